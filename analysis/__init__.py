@@ -1,0 +1,1 @@
+"""Turns a run folder into tables, figures and a report; needs neither Ray nor models."""

@@ -1,0 +1,1 @@
+"""The programs one submits: `python -m jobs.<name>` and the `rayxai` command."""
