@@ -108,7 +108,7 @@ class CoalitionPool:
     def map(self, transform: Callable[[FloatCL], FloatCL]) -> CoalitionPool:
         """Return a pool of the same coalitions with transformed values [C, L] -> [C, L']."""
         mapped = CoalitionPool(self.n_features)
-        mapped._index = self._index
+        mapped._index = dict(self._index)
         if self._coalitions:
             mapped._coalitions = [self.coalitions]
             mapped._values = [transform(self.values)]
