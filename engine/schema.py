@@ -122,7 +122,7 @@ TIMINGS = pa.schema(
         pa.field("tokens_asked", pa.int64(), nullable=False),
         pa.field("tokens_new", pa.int64(), nullable=False),
         pa.field("host_seconds", pa.float64(), nullable=False),  # marginal: its share of the scoring
-        pa.field("standalone_seconds", pa.float64(), nullable=False),  # had it paid for all it asked
+        pa.field("standalone_seconds", pa.float64()),  # had it paid for all; null if nothing was scored
         pa.field("step_seconds", pa.float64(), nullable=False),  # ask, mask, tokenize, fit
     ]
 )

@@ -1,4 +1,4 @@
-"""Counter-based seeds: random numbers depend on what they are for, never on who draws when.
+"""Counter-based seeds and content digests: random numbers depend on what they are for, never on who draws when.
 
 The key names the example, the explainer and the replicate, never the model: the same coalitions
 across models make paired comparisons possible.
@@ -7,6 +7,8 @@ across models make paired comparisons possible.
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 import numpy as np
 
@@ -26,3 +28,9 @@ def derive(*key: Key) -> int:
 def generator(*key: Key) -> np.random.Generator:
     """Return a fresh Philox generator for `key`."""
     return np.random.Generator(np.random.Philox(derive(*key)))
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that stand for a JSON value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

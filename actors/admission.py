@@ -1,0 +1,180 @@
+"""The queue in front of a model: many callers wait, one thread packs and scores."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+
+import pyarrow as pa
+
+from actors.backend import Backend, BackendOutOfMemoryError, HostInfo, HostStats
+from actors.requests import Batch, Pending, admit, hand_out, pack
+
+ADMIT_TOKENS = 65_536
+"""Prompt tokens taken from the queue at a time: large enough to sort and deduplicate across
+requests, small enough that a request that comes later doesn't wait long for its turn."""
+
+
+class AdmissionQueue:
+    """Packs waiting requests into batches on a thread of its own.
+
+    The thread loads the model and is the only one to call it: OpenMP keeps its number of threads
+    per thread, so a model loaded here and called there would run on the wrong number.
+
+    Args:
+        backend: The model.
+        admit_tokens: Prompt tokens taken from the queue at a time; at least one request is.
+    """
+
+    def __init__(self, backend: Backend, admit_tokens: int = ADMIT_TOKENS) -> None:
+        self._backend = backend
+        self._admit_tokens = admit_tokens
+        self._waiting: deque[Pending] = deque()
+        self._current: list[Pending] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._stats = HostStats()
+        self._loaded: Future[HostInfo] = Future()
+        self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
+
+    def start(self) -> HostInfo:
+        """Load the model on the scorer's thread and return what it is; call once.
+
+        Raises:
+            ModelError: The model can't be loaded.
+        """
+        self._thread.start()
+        return self._loaded.result()
+
+    def score(self, request: pa.Table) -> pa.Table:
+        """Return the reply to a table of `SCORE_REQUEST`, blocking until it is there.
+
+        Raises:
+            ValueError: The task has no label, or a label without tokens.
+            RuntimeError: The queue has been stopped.
+        """
+        pending = admit(request)
+        with self._changed:
+            if self._stopped:
+                raise RuntimeError("the host has been stopped; send the request to another host")
+            self._waiting.append(pending)
+            self._changed.notify()
+        return pending.future.result()
+
+    def stats(self) -> HostStats:
+        """Return the counters; never blocks on the model."""
+        with self._changed:
+            unanswered = [r for r in (*self._current, *self._waiting) if not r.future.done()]
+            return self._stats._replace(
+                queue_depth=len(unanswered), queue_tokens=sum(r.tokens for r in unanswered)
+            )
+
+    def stop(self) -> None:
+        """End the thread after the batch it is in; requests without an answer fail."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        failure: BaseException = RuntimeError("the host was stopped before it could answer")
+        try:
+            info = self._backend.load()
+            self._loaded.set_result(info)
+            while self._take():
+                self._serve(info.numerics)
+        except BaseException as error:  # whatever ends this thread must not leave a caller waiting
+            failure = error
+        with self._changed:
+            self._stopped = True
+            for request in (*self._current, *self._waiting):
+                request.fail(failure)
+            self._current = []
+            self._waiting.clear()
+        if not self._loaded.done():
+            self._loaded.set_exception(failure)
+
+    def _take(self) -> bool:
+        """Wait for requests and take them in order of arrival; False when stopped."""
+        with self._changed:
+            while not self._waiting and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                return False
+            self._current, tokens = [], 0
+            while self._waiting and (not self._current or tokens < self._admit_tokens):
+                self._current.append(self._waiting.popleft())
+                tokens += self._current[-1].tokens
+            self._count(
+                requests=len(self._current),
+                sequences=sum(len(request.sequences) for request in self._current),
+                tokens_asked=tokens,
+            )
+            return True
+
+    def _serve(self, numerics: str) -> None:
+        for request in self._current:
+            self._check(request)
+        open_requests = [request for request in self._current if not request.future.done()]
+        for batch in pack(open_requests, self._backend.batch_tokens):
+            if self._stopped:
+                return
+            self._score(batch)
+            for request in batch.requests():
+                request.resolve(numerics)
+        for request in open_requests:  # those without a row that could be scored
+            request.resolve(numerics)
+
+    def _check(self, request: Pending) -> None:
+        for index, sequence in enumerate(request.sequences):
+            try:
+                self._backend.check(sequence, request.task)
+            except ValueError as error:
+                request.refuse(index, str(error))
+            except Exception as error:  # not the row but the task is wrong: its caller is told
+                request.fail(error)
+                return
+
+    def _score(self, batch: Batch) -> None:
+        """Score a batch, in halves where it doesn't fit; its failure fails its requests only."""
+        if all(request.future.done() for request in batch.requests()):
+            return
+        started = time.perf_counter()
+        try:
+            scores = self._backend.score(batch.sequences, batch.task, batch.prefix)
+        except BackendOutOfMemoryError as error:
+            self._halve(batch, str(error))
+        except Exception as error:
+            for request in batch.requests():
+                request.fail(error)
+        else:
+            seconds = time.perf_counter() - started
+            hand_out(batch, scores, seconds)
+            self._count(
+                sequences_computed=len(batch.sequences),
+                tokens_computed=scores.tokens_computed,
+                busy_seconds=seconds,
+            )
+
+    def _halve(self, batch: Batch, reason: str) -> None:
+        n_sequences = len(batch.sequences)
+        if n_sequences == 1:
+            tokens = len(batch.sequences[0].ids)
+            for request, index in batch.rows[0]:
+                request.refuse(
+                    index,
+                    f"a text of {tokens} tokens does not fit into the host's memory ({reason}); "
+                    "use a smaller precision or a device with more memory",
+                )
+            return
+        self._score(batch.part(range(n_sequences // 2)))
+        self._score(batch.part(range(n_sequences // 2, n_sequences)))
+
+    def _count(self, **added: float) -> None:
+        with self._changed:
+            for name, amount in added.items():
+                total = getattr(self._stats, name) + amount
+                self._stats = self._stats._replace(**{name: total})

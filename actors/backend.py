@@ -1,0 +1,147 @@
+"""What a host asks of the thing that computes: the contract between queue and model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.batching import ScoreSequence
+from engine.schema import ScoreTask
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """How to make a host.
+
+    Attributes:
+        model: Local folder, hub id, alias of an offline model, or `fake:…`.
+        backend: `transformers` or `fake`.
+        precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: Threads of the model's CPU work; 0 leaves the library's own choice.
+        options: Of the queue: `admit_tokens`. Of the backends: `batch_tokens`; of transformers
+            `prefix_cache`, the number of prefixes kept (0: none); of the fake models their own.
+    """
+
+    model: str
+    backend: str = "transformers"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """What a loaded host is.
+
+    Attributes:
+        model: As the specification names it.
+        weights: Digest of the weights.
+        parameters: Number of parameters.
+        memory_bytes: Bytes of parameters and buffers.
+        load_seconds: From the start of loading until ready.
+        device: `cpu`, `cuda:0`, …
+        scorer: How labels are read, for example `gathered+prefix`.
+        numerics: Digest of everything that makes results differ in the last bits.
+        numerics_text: What the digest stands for, for people.
+        max_tokens: Longest sequence the model takes, or None where it has no bound.
+    """
+
+    model: str
+    weights: str
+    parameters: int
+    memory_bytes: int
+    load_seconds: float
+    device: str
+    scorer: str
+    numerics: str
+    numerics_text: str
+    max_tokens: int | None
+
+
+class HostStats(NamedTuple):
+    """Counters of a host since its start.
+
+    Attributes:
+        requests: Requests taken from the queue.
+        sequences: Sequences asked for in them.
+        sequences_computed: Sequences that went through the model; fewer where some were the same.
+        tokens_asked: Prompt tokens of the sequences asked for.
+        tokens_computed: Tokens that went through the model, padding included.
+        busy_seconds: Time in the model.
+        queue_depth: Requests without an answer, those being scored included.
+        queue_tokens: Their prompt tokens.
+    """
+
+    requests: int = 0
+    sequences: int = 0
+    sequences_computed: int = 0
+    tokens_asked: int = 0
+    tokens_computed: int = 0
+    busy_seconds: float = 0.0
+    queue_depth: int = 0
+    queue_tokens: int = 0
+
+
+class Scores(NamedTuple):
+    """Answers for one batch.
+
+    Attributes:
+        log_probs: Of the label strings under the full vocabulary [B, L].
+        log_z: Log of the sum of exponentiated logits where the first label token is read [B].
+        tokens_computed: Tokens that went through the model, padding included.
+    """
+
+    log_probs: npt.NDArray[np.float32]
+    log_z: npt.NDArray[np.float32]
+    tokens_computed: int
+
+
+class BackendOutOfMemoryError(Exception):
+    """A batch didn't fit; the queue tries again with halves."""
+
+
+class Backend(Protocol):
+    """A model. Every method but `__init__` is called from one thread, the scorer's."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch, padding included."""
+        ...
+
+    def load(self) -> HostInfo:
+        """Load the model; called once, first.
+
+        Raises:
+            ModelError: It can't be found or loaded.
+        """
+        ...
+
+    def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:
+        """Raise ValueError where this one sequence can't be scored: it becomes its row's error."""
+        ...
+
+    def score(self, sequences: Sequence[ScoreSequence], task: ScoreTask, prefix: int) -> Scores:
+        """Score a batch of checked sequences.
+
+        Args:
+            sequences: B distinct sequences.
+            task: Label tokens and adapter.
+            prefix: Number of first tokens that are the same in all sequences of this batch and of
+                the batches that go with it, none hidden: worth computing once. May be ignored.
+
+        Raises:
+            BackendOutOfMemoryError: The batch doesn't fit into memory.
+        """
+        ...
+
+
+def digest_text(text: str) -> str:
+    """Return a short stable digest of a text: 12 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

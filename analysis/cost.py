@@ -1,0 +1,75 @@
+"""What explanations cost, shared and unshared: the table `cost`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import polars as pl
+
+from analysis.bootstrap import Estimate, FloatN, IntN, group_codes, mean, ratio
+from analysis.load import RunTables
+from analysis.tidy import (
+    FACTOR_COLUMNS,
+    Columns,
+    Row,
+    factor_key,
+    measure,
+    partitions,
+    table,
+)
+from engine.schema import FACTORS
+
+CONSUMER_COLUMNS: Columns = {"consumer": pl.String}
+"""An explainer's id, `prediction`, `metrics:ID`, or `all` of them together."""
+
+MEASURES = {
+    "marginal_seconds": "host_seconds",
+    "standalone_seconds": "standalone_seconds",
+    "step_seconds": "step_seconds",
+    "evaluations_asked": "evaluations_asked",
+    "evaluations_new": "evaluations_new",
+    "tokens_asked": "tokens_asked",
+    "tokens_new": "tokens_new",
+}
+"""Metric -> column of `timings`."""
+
+
+def cost_table(run: RunTables) -> pl.DataFrame:
+    """Return means over examples, totals, and the share of evaluations that were not computed anew.
+
+    `marginal_seconds` is a consumer's share of the host's time, `standalone_seconds` what it had
+    taken alone; both without `step_seconds`. `sharing_rate` = 1 − evaluations_new / evaluations_asked: what others had asked
+    already, or the store had. In rows of consumer `all` the measures of an example are added up.
+    """
+    by_example = [*FACTORS, "example"]
+    groups = run.predictions.select(*by_example, "group").unique(by_example, keep="any")
+    timings = run.timings.join(groups, on=by_example, how="left")
+    rows: list[Row] = []
+    for keys, part in partitions(timings, FACTORS):
+        for found, one in partitions(part, ["consumer"]):
+            columns = _columns(one, range(one.height))
+            rows += [{**keys, **found, **row} for row in _rows(one, columns, factor_key(keys))]
+        starts = np.flatnonzero(part["example"].ne_missing(part["example"].shift(1)).to_numpy())
+        heads, columns = part[starts], _columns(part, starts)
+        both = {**keys, "consumer": "all"}
+        rows += [{**both, **row} for row in _rows(heads, columns, factor_key(keys))]
+    return table(rows, FACTOR_COLUMNS, CONSUMER_COLUMNS)
+
+
+def _columns(part: pl.DataFrame, starts: Sequence[int] | IntN) -> dict[str, FloatN]:
+    """Return the sum of each measure over the rows from one start to the next [len(starts)]."""
+    return {
+        metric: np.add.reduceat(part[column].to_numpy().astype(np.float64), starts)
+        for metric, column in MEASURES.items()
+    }
+
+
+def _rows(part: pl.DataFrame, columns: dict[str, FloatN], key: tuple[str, ...]) -> Iterator[Row]:
+    codes = group_codes(part["example"].to_list(), part["group"].to_list())
+    for metric, values in columns.items():
+        yield measure(metric, mean(values, codes, key))
+    for metric, values in columns.items():
+        yield measure(f"total_{metric}", Estimate(float(values.sum()), len(values)))
+    new, asked = columns["evaluations_new"], columns["evaluations_asked"]
+    yield measure("sharing_rate", ratio(asked - new, asked, codes, key))

@@ -1,0 +1,370 @@
+"""The figures of a run, drawn from its tidy tables: PNG files, and SVG in the page's colours.
+
+Every figure selects by column name and is left out where its table or metric is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import matplotlib as mpl
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from analysis.heatmap import LIGHT
+from engine.metrics.registry import REGISTRY
+from engine.schema import FACTORS, GAME
+
+Tables: TypeAlias = Mapping[str, pl.DataFrame]
+Row: TypeAlias = dict[str, Any]
+
+SETTINGS = (*FACTORS, *GAME[1:])
+"""Rows that differ here are told apart everywhere: other models, other games."""
+MOST_COMBINATIONS = 6
+"""Combinations of factors that one figure shows; the tables have all."""
+MARKERS = "osD^vP"
+COST = "standalone_seconds"
+"""What an explanation costs that shares no evaluation: the fair price to compare."""
+
+
+class Ink(NamedTuple):
+    """Colours of a figure; `series` tell combinations of factors apart, as the markers do."""
+
+    text: str
+    grid: str
+    positive: str
+    negative: str
+    series: tuple[str, ...]
+
+
+PRINT = Ink(
+    LIGHT.text,
+    "#d4d2cc",
+    LIGHT.positive,
+    LIGHT.negative,
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a6761d"),  # Okabe and Ito (2008)
+)
+THEMED = Ink("#fe0001", "#fe0002", "#fe0003", "#fe0004", tuple(f"#fe001{i}" for i in range(6)))
+"""Stand-ins that `svg` turns into the page's CSS variables."""
+_VARIABLES = {
+    THEMED.text: "var(--text)",
+    THEMED.grid: "var(--line)",
+    THEMED.positive: "var(--positive)",
+    THEMED.negative: "var(--negative)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(THEMED.series)},
+}
+
+
+class Drawing(NamedTuple):
+    """A figure with its file name (no ending), the section it belongs to, title and caption."""
+
+    name: str
+    table: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def rows_of(tables: Tables, name: str, **equal: object) -> list[Row]:
+    """Return the rows of a table with these values; none where the table or a column is missing."""
+    frame = tables.get(name)
+    if frame is None or not {*equal, "metric", "value"} <= set(frame.columns):
+        return []
+    wanted = [row for row in frame.iter_rows(named=True) if row["value"] is not None]
+    return [row for row in wanted if all(row[key] == value for key, value in equal.items())]
+
+
+def varying(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = SETTINGS) -> list[str]:
+    """Return the columns that have more than one value."""
+    return [c for c in columns if len({str(row.get(c)) for row in rows}) > 1]
+
+
+def combination(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """Return the values of these columns as a heading, "" where there are none."""
+    return " · ".join(str(row.get(c) or "none") for c in columns)
+
+
+def by_combination(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each combination of the factors that vary, in order of appearance."""
+    columns = varying(rows)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(combination(row, columns), []).append(row)
+    return groups
+
+
+def title_of(metric: str) -> str:
+    """Return a metric's name for readers."""
+    return REGISTRY[metric].title if metric in REGISTRY else metric.replace("_", " ")
+
+
+def draw(tables: Tables, predictions: pl.DataFrame, ink: Ink = PRINT) -> list[Drawing]:
+    """Return every figure that the tables allow."""
+    with mpl.rc_context(_style(ink)):
+        found = [
+            _probabilities(predictions, ink),
+            _minus_random(tables, ink),
+            _by_size(tables, ink),
+            _agreement(tables, ink),
+            _cost(tables, ink),
+        ]
+    return [drawing for drawing in found if drawing is not None]
+
+
+def write_figures(tables: Tables, predictions: pl.DataFrame, folder: Path) -> list[Path]:
+    """Write every figure as PNG, the same bytes for the same tables; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for drawing in draw(tables, predictions):
+        path = folder / f"{drawing.name}.png"
+        drawing.figure.savefig(path, dpi=160, facecolor="white", metadata={"Software": None})
+        paths.append(path)
+    return paths
+
+
+def svg(drawing: Drawing) -> str:
+    """Return a drawing made with `THEMED` ink as an inline SVG element of a page.
+
+    Names inside are made unique to the drawing; namespaces and metadata, which an HTML page needs
+    not, are left out, so that the page holds no address at all.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": drawing.name}):
+        drawing.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text, count=3)
+    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", text)
+    text = text.replace("xlink:href", "href")
+    for stand_in, variable in _VARIABLES.items():
+        text = text.replace(stand_in, variable)
+    box = re.search(r'viewBox="[^"]*"', text)
+    head = f'<svg {box.group() if box else ""} role="img" aria-labelledby="fig-{drawing.name}">'
+    return head + text[text.index(">") + 1 :].strip()
+
+
+def _style(ink: Ink) -> Any:
+    colours = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(colours, ink.text),
+        "font.size": 9,
+        "font.family": "DejaVu Sans",
+        "axes.edgecolor": ink.grid,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": "none",
+        "grid.color": ink.grid,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+    }
+
+
+def _axes(height: float = 3.1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(5.2, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def _interval(row: Row) -> list[list[float]] | None:
+    low, high = row.get("ci_low"), row.get("ci_high")
+    if low is None or high is None:
+        return None
+    return [[max(row["value"] - low, 0.0)], [max(high - row["value"], 0.0)]]
+
+
+def _minus_random(tables: Tables, ink: Ink) -> Drawing | None:
+    rows = rows_of(tables, "faithfulness", metric="comprehensiveness", reference="minus_random")
+    if not rows:
+        return None
+    names = list(dict.fromkeys(row["explainer"] for row in rows))
+    groups = list(by_combination(rows).items())[:MOST_COMBINATIONS]
+    figure, (axes,) = _axes(max(1.6, 0.55 + 0.32 * len(names) * max(1.0, 0.5 * len(groups))))
+    for i, (label, group) in enumerate(groups):
+        shift = 0.6 * (i - (len(groups) - 1) / 2) / len(groups)
+        for row in group:
+            y = names.index(row["explainer"]) + shift
+            colour, marker = ink.series[i], MARKERS[i]
+            axes.errorbar(
+                row["value"], y, xerr=_interval(row), fmt=marker, color=colour, ms=6, capsize=3
+            )
+        axes.plot([], [], MARKERS[i], color=ink.series[i], label=label)
+    axes.axvline(0, color=ink.text, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.set_xlabel("comprehensiveness minus random, 95 % interval")
+    _legend(axes, groups)
+    return Drawing(
+        "faithfulness",
+        "faithfulness",
+        "Better than deleting words at random?",
+        "Paired difference on the same examples. Right of the dashed line: the words an explainer "
+        "ranks first matter more to the model than random ones.",
+        figure,
+    )
+
+
+def _legend(axes: Axes, groups: Sequence[tuple[str, object]]) -> None:
+    if len(groups) > 1:
+        axes.legend(loc="best")
+
+
+def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
+    wanted = {"metric": "comprehensiveness_at_k", "reference": "none"}
+    rows = [r for r in rows_of(tables, "faithfulness", **wanted) if r.get("n_removed") is not None]
+    if not rows:
+        return None
+    label, group = next(iter(by_combination(rows).items()))
+    figure, (axes,) = _axes()
+    for i, name in enumerate(dict.fromkeys(row["explainer"] for row in group)):
+        points = sorted((r["n_removed"], r["value"]) for r in group if r["explainer"] == name)
+        style = (MARKERS[i % len(MARKERS)], ink.series[i % len(ink.series)])
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, marker=style[0], color=style[1], ms=4, linewidth=1.4, label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y")
+    axes.set_xlabel("words deleted, strongest first")
+    axes.set_ylabel("drop in probability")
+    axes.legend(loc="best")
+    return Drawing(
+        "deletion",
+        "faithfulness",
+        "What deleting the strongest words does",
+        "Comprehensiveness at each size of the deleted set; large sets come from long texts only."
+        + (f" Shown: {label}." if label else ""),
+        figure,
+    )
+
+
+def _agreement(tables: Tables, ink: Ink) -> Drawing | None:
+    every = rows_of(tables, "agreement")
+    metrics = sorted({r["metric"] for r in every}, key=lambda m: ("spearman" not in m, m))
+    groups = list(by_combination([r for r in every if r["metric"] in metrics[:1]]).items())
+    if not groups:
+        return None
+    rows = [row for _, group in groups for row in group]
+    names = list(dict.fromkeys(row[c] for row in rows for c in ("explainer_a", "explainer_b")))
+    figure, panels = _axes(3.1, min(len(groups), 2))
+    for axes, (label, group) in zip(panels, groups, strict=False):
+        cells = {(r["explainer_a"], r["explainer_b"]): r["value"] for r in group}
+        cells |= {(b, a): value for (a, b), value in cells.items()}
+        _matrix(axes, names, cells, ink)
+        axes.set_title(label, fontsize=9)
+    panels[0].set_yticks(range(len(names)), names)
+    return Drawing(
+        "agreement",
+        "agreement",
+        "Do the explainers agree?",
+        f"Mean {title_of(metrics[0]).lower()} of two explainers over the same examples; orange "
+        "agrees, blue disagrees.",
+        figure,
+    )
+
+
+def _matrix(
+    axes: Axes, names: Sequence[str], cells: Mapping[tuple[str, str], float], ink: Ink
+) -> None:
+    for i, one in enumerate(names):
+        for j, other in enumerate(names):
+            value = cells.get((one, other))
+            tint = ink.grid if value is None else ink.positive if value > 0 else ink.negative
+            opacity = 0.25 if value is None else min(abs(value), 1.0)
+            axes.add_patch(
+                Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, facecolor=tint, alpha=opacity, lw=0)
+            )
+            text = "–" if value is None else f"{value:.2f}".replace("-", "−")
+            axes.text(j, i, text, ha="center", va="center", fontsize=8.5)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _probabilities(predictions: pl.DataFrame, ink: Ink) -> Drawing | None:
+    if (
+        not {"labels", "gold", "probabilities"} <= set(predictions.columns)
+        or predictions.is_empty()
+    ):
+        return None
+    label, rows = next(iter(by_combination(list(predictions.iter_rows(named=True))).items()))
+    labels = rows[0]["labels"]
+    last = len(labels) - 1
+    by_gold: dict[str, list[float]] = {}
+    for row in sorted(rows, key=lambda r: -1 if r["gold"] is None else r["gold"]):
+        gold = row["gold"]
+        shown = last if len(labels) == 2 or gold is None else gold
+        name = "no gold label" if gold is None else f"gold {labels[gold]}"
+        by_gold.setdefault(name, []).append(row["probabilities"][shown])
+    figure, (axes,) = _axes()
+    edges = [i / 20 for i in range(21)]
+    # blue is the first label and orange the last, as in the heat-maps of a two-label task
+    colours = (ink.negative, ink.positive, *ink.series[2:])
+    for i, (name, values) in enumerate(by_gold.items()):
+        colour, dashes = colours[i % len(colours)], ("-", (0, (4, 2)))[i % 2]
+        axes.hist(values, edges, histtype="stepfilled", alpha=0.35, color=colour)
+        label_n = f"{name} (n = {len(values)})"
+        axes.hist(values, edges, histtype="step", lw=1.6, ls=dashes, color=colour, label=label_n)
+    axes.set_xlim(0, 1)
+    axes.grid(axis="y")
+    what = labels[last] if len(labels) == 2 else "the gold label"
+    axes.set_xlabel(f"predicted probability of {what}")
+    axes.set_ylabel("examples")
+    axes.legend(loc="best")
+    caption = "A model that tells the classes apart has two heaps with little overlap."
+    return Drawing(
+        "probabilities",
+        "performance",
+        "How sure the model is",
+        caption + (f" Shown: {label}." if label else ""),
+        figure,
+    )
+
+
+def _cost(tables: Tables, ink: Ink) -> Drawing | None:
+    gains = rows_of(tables, "faithfulness", metric="comprehensiveness", reference="minus_random")
+    price = {_key(row): row["value"] for row in rows_of(tables, "cost", metric=COST)}
+    if not any(price.get(_key(row)) for row in gains):
+        return None
+    groups = list(by_combination(gains).items())[:MOST_COMBINATIONS]
+    figure, (axes,) = _axes()
+    for i, (label, group) in enumerate(groups):
+        for row in group:
+            if not (x := price.get(_key(row))):
+                continue
+            axes.errorbar(
+                x, row["value"], yerr=_interval(row), fmt=MARKERS[i], color=ink.series[i], capsize=3
+            )
+            axes.annotate(row["explainer"], (x, row["value"]), (6, 5), textcoords="offset points")
+        axes.plot([], [], MARKERS[i], color=ink.series[i], label=label)
+    axes.axhline(0, color=ink.text, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.margins(x=0.3)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="both")
+    axes.set_xlabel("seconds per explanation, sharing nothing")
+    axes.set_ylabel("comprehensiveness minus random")
+    _legend(axes, groups)
+    return Drawing(
+        "cost",
+        "cost",
+        "What faithfulness costs",
+        "Up is more faithful, left is cheaper.",
+        figure,
+    )
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return (*[row.get(factor) for factor in FACTORS], row.get("explainer", row.get("consumer")))

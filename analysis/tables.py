@@ -1,0 +1,64 @@
+"""All tables of a run: made from its rows, written as Parquet and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.agreement import agreement_table
+from analysis.complexity import complexity_table
+from analysis.context import Context
+from analysis.cost import cost_table
+from analysis.faithfulness import faithfulness_table
+from analysis.load import RunTables
+from analysis.performance import performance_table, probabilities_table
+from analysis.plausibility import plausibility_table
+from engine.schema import SCHEMA_VERSION
+
+
+def build_tables(run: RunTables) -> dict[str, pl.DataFrame]:
+    """Return the tables by name; each ends with the columns of `engine.schema.TIDY`.
+
+    Rows and their values depend on the run's rows alone, not on how it was divided or on the number
+    of threads. A table without anything to measure is empty, with its columns.
+    """
+    context = Context.of(run.predictions)
+    return {
+        "performance": performance_table(run),
+        "probabilities": probabilities_table(run),
+        "faithfulness": faithfulness_table(run, context),
+        "complexity": complexity_table(run, context),
+        "agreement": agreement_table(run, context),
+        "plausibility": plausibility_table(run, context),
+        "cost": cost_table(run),
+    }
+
+
+def write_tables(tables: Mapping[str, pl.DataFrame], run_dir: str | Path) -> list[Path]:
+    """Write `tables/<name>.parquet` and `.csv`, the same bytes for the same tables.
+
+    Returns:
+        The files, in the order of the tables.
+    """
+    folder = Path(run_dir) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, frame in tables.items():
+        parquet, csv = folder / f"{name}.parquet", folder / f"{name}.csv"
+        pq.write_table(_to_arrow(frame), parquet, compression="zstd")
+        frame.write_csv(csv)
+        written += [parquet, csv]
+    return written
+
+
+def _to_arrow(frame: pl.DataFrame) -> pa.Table:
+    arrow = frame.to_arrow()
+    # plain strings are what other readers of Parquet know best
+    kinds = [pa.string() if pa.types.is_large_string(f.type) else f.type for f in arrow.schema]
+    fields = [pa.field(f.name, kind) for f, kind in zip(arrow.schema, kinds, strict=True)]
+    version = {"schema_version": str(SCHEMA_VERSION)}
+    return arrow.cast(pa.schema(fields)).replace_schema_metadata(version)

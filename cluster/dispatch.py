@@ -1,0 +1,348 @@
+"""The scheduler: keeps hosts fed with requests, steps running, and commits results.
+
+Every object belongs to the driver, which holds references only: a step's request goes to a host,
+the host's reply to the next step, and a finished unit's tables to a writer, without passing through
+the driver's memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import ray
+
+from cluster.faults import FaultKind, classify
+from cluster.fleet import Fleet, HostHandle
+from engine.commits import Commit, CommitLog
+from engine.context import Unit
+from engine.errors import ModelError, RayxaiError
+
+QUEUED_TOKENS = 16384
+"""Tokens kept queued at each host: two batches, so that the next is there when one ends."""
+OPEN_UNITS = 16
+"""Most units open for each host."""
+FLUSH_BYTES = 16 << 20
+STALL_SECONDS = 300.0
+"""After so long without any event, the hosts are asked whether they live."""
+
+
+class StepHeader(NamedTuple):
+    """What the driver must know of a step's output."""
+
+    done: bool
+    sequences: int
+    tokens: int
+    nbytes: int
+    failures: int
+
+
+class Written(NamedTuple):
+    """What a writer made, to be committed: rows of the run, and of the store by folder."""
+
+    commits: list[Commit]
+    stored: dict[str, list[Commit]]
+
+
+class Remotes(NamedTuple):
+    """The remote functions, which `jobs.stages` defines.
+
+    Attributes:
+        step: (context, unit, attempt, numerics, *rounds) -> header, body, lookups.
+        give_up: (context, unit, attempt, code, message) -> header, body, lookups.
+        write: (run folder, stem, store folders, *results) -> Written.
+    """
+
+    step: Any
+    give_up: Any
+    write: Any
+
+
+class Progress(Protocol):
+    """Who is told how far the sweep is."""
+
+    def update(self, units: int, sequences: int) -> None:
+        """Called when `units` more were committed or `sequences` more scored."""
+
+
+@dataclass(slots=True, eq=False)
+class UnitState:
+    """An open unit."""
+
+    unit: Unit
+    context: Any
+    store: str
+    attempt: int = 1
+    rounds: list[Any] = field(default_factory=list)
+    request: Any = None
+    lookups: Any = None
+    tokens: int = 0
+    sequences: int = 0
+    host: HostHandle | None = None
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run came to."""
+
+    units: int = 0
+    failed_units: int = 0
+    failures: int = 0
+    sequences: int = 0
+
+
+class Dispatcher:
+    """Runs the units of one model on its fleet.
+
+    Args:
+        remotes: The remote functions.
+        fleet: Started.
+        run_dir: The run folder.
+        log: The run's commit log.
+        store_logs: Opens the commit log of a store folder.
+        contexts: Reference of the context, and the store folder, by pair.
+        attempts: How often a unit is tried.
+        commit_seconds: Longest time between a result and its commit.
+        progress: Told of progress.
+    """
+
+    def __init__(
+        self,
+        remotes: Remotes,
+        fleet: Fleet,
+        run_dir: str,
+        log: CommitLog,
+        store_logs: Callable[[str], CommitLog],
+        contexts: Mapping[str, tuple[Any, str]],
+        attempts: int,
+        commit_seconds: float,
+        progress: Progress,
+    ) -> None:
+        self._remotes = remotes
+        self._fleet = fleet
+        self._run_dir = run_dir
+        self._log = log
+        self._store_logs = store_logs
+        self._contexts = contexts
+        self._attempts = attempts
+        self._commit_seconds = commit_seconds
+        self._progress = progress
+        self._pending: dict[Any, tuple[Callable[[Any, Any], None], Any]] = {}
+        self._ready: deque[UnitState] = deque()  # a request waits for a host
+        self._suspects: deque[UnitState] = deque()  # was in flight when a host died: runs alone
+        self._open = 0
+        self._results: list[tuple[UnitState, Any]] = []
+        self._result_bytes = 0
+        self._first_result = 0.0
+        self._writes = 0
+        self.tally = Tally()
+
+    def run(self, units: Sequence[Unit]) -> Tally:
+        """Run all units to their commits.
+
+        Raises:
+            ModelError: The hosts die again and again.
+            RayxaiError: Ray itself fails, or another driver took the run over.
+        """
+        waiting = deque(units)
+        last_event = time.monotonic()
+        while waiting or self._pending or self._ready or self._suspects or self._results:
+            while waiting and self._has_room():
+                self._start(waiting.popleft())
+            self._feed()
+            self._flush(force=not self._open and not waiting)
+            done, _ = ray.wait(
+                list(self._pending), num_returns=1, timeout=1.0, fetch_local=False
+            ) if self._pending else ([], [])
+            for ref in done:
+                handler, state = self._pending.pop(ref)
+                handler(ref, state)
+            now = time.monotonic()
+            if done:
+                last_event = now
+            elif now - last_event > STALL_SECONDS:
+                self._look_after_hosts()
+                last_event = now
+            self._log.heartbeat()
+        return self.tally
+
+    def _has_room(self) -> bool:
+        hosts = len(self._fleet.hosts)
+        queued = sum(h.tokens for h in self._fleet.hosts) + sum(s.tokens for s in self._ready)
+        return self._open < hosts * OPEN_UNITS and queued < hosts * QUEUED_TOKENS
+
+    def _start(self, unit: Unit) -> None:
+        context, store = self._contexts[unit.pair]
+        self._open += 1
+        self._step(UnitState(unit, context, store))
+
+    def _step(self, state: UnitState) -> None:
+        header, body, lookups = self._remotes.step.remote(
+            state.context, state.unit, state.attempt, self._fleet.info.numerics, *state.rounds
+        )
+        state.request, state.lookups = body, lookups
+        self._pending[header] = (self._stepped, state)
+
+    def _stepped(self, ref: Any, state: UnitState) -> None:
+        header = self._get(ref, state)
+        if header is None:
+            return
+        state.failures = header.failures
+        if header.done:
+            self._finish(state, header.nbytes)
+            return
+        state.tokens, state.sequences = header.tokens, header.sequences
+        (self._suspects if state.attempt > 1 else self._ready).append(state)
+
+    def _finish(self, state: UnitState, nbytes: int) -> None:
+        self._open -= 1
+        if not self._results:
+            self._first_result = time.monotonic()
+        self._results.append((state, state.request))
+        self._result_bytes += nbytes
+
+    def _feed(self) -> None:
+        """Hand waiting requests to the hosts; a suspect gets an idle host to itself."""
+        while self._suspects:
+            idle = next((h for h in self._fleet.hosts if not h.in_flight), None)
+            if idle is None:
+                break
+            self._score(self._suspects.popleft(), idle)
+        while self._ready and not self._suspects:
+            host = min(self._fleet.hosts, key=lambda h: h.tokens)
+            self._score(self._ready.popleft(), host)
+
+    def _score(self, state: UnitState, host: HostHandle) -> None:
+        state.host = host
+        host.in_flight += 1
+        host.tokens += state.tokens
+        ack, reply = host.actor.score.options(
+            concurrency_group="score", num_returns=2
+        ).remote(state.request)
+        self._pending[ack] = (self._scored, (state, reply))
+
+    def _scored(self, ref: Any, entry: tuple[UnitState, Any]) -> None:
+        state, reply = entry
+        host = state.host
+        assert host is not None
+        host.in_flight = max(host.in_flight - 1, 0)
+        host.tokens = max(host.tokens - state.tokens, 0)
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayError as error:
+            self._score_failed(error, state, host)
+            return
+        self.tally.sequences += state.sequences
+        self._progress.update(0, state.sequences)
+        state.rounds += [state.lookups, reply]
+        self._step(state)
+
+    def _score_failed(self, error: Exception, state: UnitState, host: HostHandle) -> None:
+        fault = classify(error)
+        if fault.kind is FaultKind.LOST:
+            self._lose(host, state, fault.message)
+        elif fault.kind is FaultKind.ABORT:
+            raise RayxaiError(f"Ray can't go on: {fault.message}")
+        else:
+            self._give_up(state, "host_error", fault.message)
+
+    def _lose(self, host: HostHandle, state: UnitState, message: str) -> None:
+        """A host died: start another, and run all that was in flight there again."""
+        lost = [state]
+        for ref, (_, entry) in list(self._pending.items()):
+            if isinstance(entry, tuple) and entry[0].host is host:
+                lost.append(entry[0])
+                del self._pending[ref]
+        if not self._fleet.replace(host):
+            raise ModelError(f"{host.name} died too often; the last time: {message}")
+        for other in lost:
+            other.attempt += 1
+            other.host = None
+            if other.attempt > self._attempts:
+                self._give_up(other, "host_lost", f"its host died {self._attempts} times: {message}")
+            else:
+                self._suspects.append(other)
+
+    def _give_up(self, state: UnitState, code: str, message: str) -> None:
+        header, body, _ = self._remotes.give_up.remote(
+            state.context, state.unit, state.attempt, code, message
+        )
+        state.request = body
+        self.tally.failed_units += 1
+        self._pending[header] = (self._given_up, state)
+
+    def _given_up(self, ref: Any, state: UnitState) -> None:
+        try:
+            header = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            raise RayxaiError(f"unit {state.unit.id}: {classify(error).message}") from None
+        state.failures = header.failures
+        self._finish(state, header.nbytes)
+
+    def _get(self, ref: Any, state: UnitState) -> Any:
+        try:
+            return ray.get(ref)
+        except ray.exceptions.RayError as error:
+            fault = classify(error)
+            state.attempt += 1
+            if fault.kind is FaultKind.ABORT:
+                raise RayxaiError(f"Ray can't go on: {fault.message}") from None
+            if fault.kind is FaultKind.LOST and state.attempt <= self._attempts:
+                # Replies lost with their node are asked for again from the start.
+                state.rounds = []
+                self._step(state)
+            else:
+                self._give_up(state, "step_error", fault.message)
+            return None
+
+    def _flush(self, *, force: bool) -> None:
+        if not self._results:
+            return
+        waited = time.monotonic() - self._first_result
+        if not (force or waited > self._commit_seconds or self._result_bytes > FLUSH_BYTES):
+            return
+        results, self._results, self._result_bytes = self._results, [], 0
+        self._writes += 1
+        stem = f"{self._log.driver}-{self._writes:06d}"
+        stores = [state.store for state, _ in results]
+        ref = self._remotes.write.remote(
+            self._run_dir, stem, stores, *[body for _, body in results]
+        )
+        self._pending[ref] = (self._written, results)
+
+    def _written(self, ref: Any, results: list[tuple[UnitState, Any]]) -> None:
+        try:
+            written: Written = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            fault = classify(error)
+            if fault.kind is not FaultKind.LOST:
+                raise RayxaiError(f"{self._run_dir}: can't write: {fault.message}") from None
+            self._results += results  # under a new file name: a torn file is never read
+            return
+        # The store first: a unit that is committed never has to be evaluated again.
+        for folder, commits in written.stored.items():
+            self._store_logs(folder).append(commits)
+        self._log.append(written.commits)
+        self.tally.units += len(results)
+        self.tally.failures += sum(state.failures for state, _ in results)
+        self._progress.update(len(results), 0)
+
+    def _look_after_hosts(self) -> None:
+        for host in self._fleet.hosts:
+            if host.in_flight and not self._fleet.is_responsive(host):
+                entry = next(
+                    (e for _, e in self._pending.values() if isinstance(e, tuple) and e[0].host is host),
+                    None,
+                )
+                if entry is not None:
+                    self._drop(entry[0])
+                    self._lose(host, entry[0], "it stopped answering")
+
+    def _drop(self, state: UnitState) -> None:
+        for ref, (_, entry) in list(self._pending.items()):
+            if isinstance(entry, tuple) and entry[0] is state:
+                del self._pending[ref]

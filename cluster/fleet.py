@@ -1,0 +1,142 @@
+"""The host actors of one model: starting them, watching them, replacing the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from cluster.faults import FaultKind, classify
+from cluster.resources import HOST_CPUS, Layout
+from cluster.session import ClusterError
+from engine.errors import ModelError
+
+LOAD_SECONDS = 1800.0
+"""Longest time a model may take to load before it counts as failed."""
+PLACE_SECONDS = 120.0
+"""Longest wait for the cluster to find room for a host."""
+PING_SECONDS = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class HostHandle:
+    """A host and what is queued at it."""
+
+    name: str
+    actor: Any
+    in_flight: int = 0
+    tokens: int = 0
+    losses: int = field(default=0)
+
+
+class Fleet:
+    """All hosts of one model.
+
+    Args:
+        actor_class: From `ray.remote`, with the concurrency groups `score` and `control`.
+        make_args: Returns the constructor's arguments.
+        layout: How many, and their share.
+        max_replacements: Deaths after which the fleet gives up.
+    """
+
+    def __init__(
+        self,
+        actor_class: Any,
+        make_args: Callable[[], tuple[Any, ...]],
+        layout: Layout,
+        max_replacements: int = 10,
+    ) -> None:
+        self._class = actor_class
+        self._make_args = make_args
+        self._layout = layout
+        self._replacements = max_replacements
+        self.hosts: list[HostHandle] = []
+        self.info: Any = None
+
+    def start(self) -> Any:
+        """Start all hosts, wait until their models are loaded, and return the first one's info.
+
+        Raises:
+            ModelError: The model can't be loaded.
+            ClusterError: The cluster has no room for the hosts.
+        """
+        self.hosts = [self._spawn(index) for index in range(self._layout.hosts)]
+        infos = [self._load(host) for host in self.hosts]
+        self.info = infos[0]
+        if len({info.numerics for info in infos}) > 1:
+            raise ClusterError(
+                "the hosts' devices differ, so that their results would not compare: "
+                f"{sorted({info.numerics for info in infos})}; use nodes of one kind"
+            )
+        return self.info
+
+    def _spawn(self, index: int) -> HostHandle:
+        actor = self._class.options(
+            num_cpus=HOST_CPUS,
+            num_gpus=self._layout.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote(*self._make_args())
+        return HostHandle(f"host-{index}", actor)
+
+    def _load(self, host: HostHandle) -> Any:
+        placed = host.actor.ready.options(concurrency_group="control").remote()
+        done, _ = ray.wait([placed], timeout=PLACE_SECONDS)
+        if not done:
+            raise ClusterError(
+                f"no room for {host.name} ({self._layout.gpus:g} GPU) in {PLACE_SECONDS:.0f} s; "
+                f"the cluster has {ray.available_resources()} free"
+            )
+        try:
+            ray.get(placed)
+            return ray.get(host.actor.load.remote(), timeout=LOAD_SECONDS)
+        except ray.exceptions.RayError as error:
+            raise ModelError(classify(error).message) from None
+
+    def replace(self, host: HostHandle) -> bool:
+        """Start a host in place of a dead one; return whether the fleet goes on.
+
+        False after too many deaths.
+        """
+        self._replacements -= 1
+        if self._replacements < 0:
+            return False
+        ray.kill(host.actor)
+        fresh = self._spawn(self.hosts.index(host))
+        host.actor, host.in_flight, host.tokens = fresh.actor, 0, 0
+        host.losses += 1
+        self._load(host)
+        return True
+
+    def is_responsive(self, host: HostHandle) -> bool:
+        """Return whether a host answers on its control group."""
+        reply = host.actor.stats.options(concurrency_group="control").remote()
+        done, _ = ray.wait([reply], timeout=PING_SECONDS)
+        if not done:
+            return False
+        try:
+            ray.get(reply)
+        except ray.exceptions.RayError as error:
+            return classify(error).kind is not FaultKind.LOST
+        return True
+
+    def stats(self) -> list[Any]:
+        """Return the statistics of the hosts that are alive."""
+        refs = [h.actor.stats.options(concurrency_group="control").remote() for h in self.hosts]
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=PING_SECONDS)
+        found = []
+        for ref in done:
+            try:
+                found.append(ray.get(ref))
+            except ray.exceptions.RayError as error:
+                if classify(error).kind is not FaultKind.LOST:
+                    raise
+        return found
+
+    def stop(self) -> None:
+        """End all hosts."""
+        for host in self.hosts:
+            ray.kill(host.actor)
+        self.hosts = []

@@ -1,0 +1,119 @@
+"""Starting or joining Ray, and leaving it as it was found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import ray
+
+from engine.errors import RayxaiError
+
+
+class ClusterError(RayxaiError):
+    """Ray can't be reached, or has not the resources that were asked for."""
+
+
+class Resources(NamedTuple):
+    """What the cluster offers."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+
+@contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[Resources]:
+    """Join the Ray at `address`, or start one on this machine for the length of the block.
+
+    Inside `ray job submit` and where RAY_ADDRESS is set, the running cluster is joined. A Ray that
+    this process is connected to already is used and left running.
+
+    Args:
+        address: `auto`, `host:port`, or None.
+        num_cpus: Logical CPUs of a Ray started here.
+
+    Raises:
+        ClusterError: No Ray answers at `address`.
+    """
+    if ray.is_initialized():
+        yield _resources()
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    # Tokenizers would start a thread a core in every step and take the hosts' cores from them.
+    runtime_env = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", **_python_path()}}
+    with _private_files():
+        if address:
+            _join(address, runtime_env)
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                runtime_env=runtime_env,
+            )
+    try:
+        yield _resources()
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, runtime_env: dict[str, object]) -> None:
+    try:
+        ray.init(
+            address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env
+        )
+    except ConnectionError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address!r}: {error}; start one with `ray start --head`, or "
+            "leave cluster.address out to start Ray on this machine"
+        ) from None
+
+
+def _python_path() -> dict[str, str]:
+    """Return where workers find this project's packages when it isn't installed.
+
+    A submitted job's working directory is on its workers' path already.
+    """
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        return {}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH", "")
+    return {"PYTHONPATH": os.pathsep.join([root, *path.split(os.pathsep)] if path else [root])}
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Keep Ray's access token, which it writes at start, readable by its owner alone."""
+    token = Path.home() / ".ray" / "auth_token"
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+        if token.exists() and token.stat().st_uid == os.getuid():
+            token.chmod(0o600)
+
+
+def _resources() -> Resources:
+    offered = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    return Resources(offered.get("CPU", 0.0), offered.get("GPU", 0.0), nodes)
+
+
+def in_submitted_job() -> bool:
+    """Return whether this process is the driver of a `ray job submit`."""
+    return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+
+
+def output_base() -> Path:
+    """Return the folder that relative output folders are below.
+
+    A submitted job runs in a copy of its working directory that Ray deletes some time: its outputs
+    go to `~/rayxai` instead.
+    """
+    return Path.home() / "rayxai" if in_submitted_job() else Path.cwd()

@@ -1,0 +1,124 @@
+"""What a step is given: the unit of work, and the context that all units of a pair share.
+
+A *pair* is a model (with its precision and adapter) and a prompt: what evaluations belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.commits import CommittedPart
+from engine.prompts import LabelSet, PromptTemplate
+from engine.target import Normaliser
+from engine.types import Example, FeatureKind, OperatorName, Target
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainerTask:
+    """One explainer of the sweep, resolved.
+
+    Attributes:
+        label: Its name in tables.
+        name: The method.
+        params: The method's parameters.
+        seed: Seed of the coalitions.
+        class_rule: `predicted`, `gold` or `label:NAME`.
+    """
+
+    label: str
+    name: str
+    params: Mapping[str, Any]
+    features: FeatureKind
+    operator: OperatorName
+    replacement: str | None
+    target: Target
+    class_rule: str
+    seed: int
+
+    @property
+    def compat(self) -> str | None:
+        """The library whose results are reproduced, or None."""
+        return self.params.get("compat")
+
+    @property
+    def method(self) -> str:
+        """The method with its profile, as tables name it."""
+        return f"{self.name}[compat:{self.compat}]" if self.compat else self.name
+
+    @property
+    def bag_of_words(self) -> bool:
+        """Whether one feature is all occurrences of a word, as in `lime`."""
+        return self.compat == "lime" and self.features == "words"
+
+    @property
+    def feature_space(self) -> str:
+        """The feature space's name in tables."""
+        return "word_types" if self.bag_of_words else self.features
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's name in tables, with its string where it has one."""
+        keep = "delete:keep_separators" if self.operator == "delete" and self.compat else None
+        if self.replacement is not None:
+            return f"{self.operator}:{self.replacement}"
+        return keep or self.operator
+
+
+@dataclass(frozen=True, slots=True)
+class FaithfulnessTask:
+    """Parameters of the deletion metrics."""
+
+    fractions: tuple[float, ...]
+    random_orders: int
+    curve_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What all units of one pair share.
+
+    Attributes:
+        factors: Values of `engine.schema.FACTORS`.
+        template: The prompt.
+        labels: The label set with token ids.
+        tokenizer: Specification for `engine.tokens.load_tokenizer`.
+        max_tokens: The model's window.
+        content_free: Inputs of the contextual calibration; empty for none.
+        explainers: In the order of the configuration.
+        faithfulness: None leaves the deletion metrics out.
+        seed: The run's seed.
+        store: Folder of this pair's evaluations.
+        by_example: See `ScoreTask`.
+    """
+
+    factors: Mapping[str, str]
+    template: PromptTemplate
+    labels: LabelSet
+    tokenizer: str
+    max_tokens: int
+    normaliser: Normaliser
+    content_free: tuple[str, ...]
+    explainers: tuple[ExplainerTask, ...]
+    faithfulness: FaithfulnessTask | None
+    seed: int
+    store: str
+    by_example: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A shard of the examples of one pair: what is scheduled, retried and committed as one.
+
+    Attributes:
+        id: Digest of the pair and the examples.
+        pair: Key of the pair in the plan.
+        examples: The examples.
+        stored: Row groups of the store that hold evaluations of them.
+    """
+
+    id: str
+    pair: str
+    examples: tuple[Example, ...]
+    stored: tuple[CommittedPart, ...] = field(default=())

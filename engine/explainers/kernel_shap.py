@@ -1,0 +1,153 @@
+"""KernelSHAP: Shapley values as a constrained weighted least squares over coalitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from engine.errors import ConfigError
+from engine.explainers import compat_shap
+from engine.explainers.base import Explainer
+from engine.explainers.coalitions import (
+    check_choice,
+    check_integer,
+    ends,
+    no_features,
+    require_samples,
+)
+from engine.explainers.pairs import Pairs, paired_design
+from engine.pool import CoalitionPool
+from engine.surrogate import ConstrainedFit, constrained_least_squares, scatter
+from engine.types import Attribution, BoolCF, FloatL, FloatLF
+
+
+@dataclass(frozen=True, slots=True)
+class KernelShap(Explainer):
+    """Shapley values by the weighted regression of Lundberg & Lee (2017, theorem 2).
+
+    A coalition of s of F features has weight (F − 1)/(C(F, s)·s·(F − s)); the values sum to
+    v(all) − v(none) because the last coefficient is eliminated. No feature is dropped.
+
+    The default profile values every coalition together with its complement, the middle size of an
+    even F included (Covert & Lee 2021: pairing is worth a factor of about four in evaluations; it
+    makes the estimate blind to any game u(S) = u(complement of S), whose Shapley values are 0).
+    Sizes are enumerated from the border inwards as far as the budget goes, the first always; the
+    rest of the budget is spread over the other sizes in proportion to their weight, without
+    repeats. Where the budget covers all 2^F coalitions, the values are exact.
+
+    Attributes:
+        num_samples: Most coalitions valued, the empty and the full one included; at least 2F + 2 or
+            2^F. 2F + 2048 if None, as in shap. With `compat`: shap's `nsamples`, which doesn't
+            count the empty and the full one.
+        seed: Of the draws.
+        compat: `shap` reproduces shap 0.51's `KernelExplainer` after `np.random.seed(seed)`; None is
+            the default profile.
+        l1_reg: Only with `compat`: shap's feature selection, `num_features(K)`, `aic`, `bic`, a
+            penalty, or False for none; `num_features(10)` if None, as in shap.
+    """
+
+    name: ClassVar[str] = "kernel_shap"
+
+    num_samples: int | None = None
+    seed: int = 0
+    compat: Literal["shap"] | None = None
+    l1_reg: str | float | bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_samples is not None:
+            check_integer(self.name, "num_samples", self.num_samples, 1)
+        check_integer(self.name, "seed", self.seed, 0)
+        check_choice(self.name, "compat", self.compat, (None, "shap"))
+        if self.l1_reg is not None:
+            compat_shap.check_selection(self.l1_reg)
+            if self.compat is None and self.l1_reg is not False:
+                raise ConfigError(
+                    "kernel_shap: l1_reg needs `compat: shap`; the default profile keeps all features"
+                )
+
+    def ask(self, pool: CoalitionPool) -> BoolCF:
+        """Return the coalitions of the design that have no value yet.
+
+        Raises:
+            ExampleError: The budget doesn't pay for each feature alone and each left out.
+        """
+        n_features = pool.n_features
+        if n_features == 0:
+            return pool.missing(ends(0))
+        if self.compat:
+            inner = compat_shap.draw(self.seed, n_features, self._budget(n_features)).coalitions
+        else:
+            half = self._design(n_features).coalitions
+            inner = np.stack([half, ~half], axis=1).reshape(-1, n_features)
+        return pool.missing(np.concatenate([ends(n_features), inner]))
+
+    def fit(self, pool: CoalitionPool) -> Attribution:
+        """Return the values with their additivity residual and, where not exact, standard error.
+
+        The standard error is that of the random part of the design, given the enumerated part; it
+        is None where there is no random part and yet not all coalitions.
+        """
+        if pool.n_features == 0:
+            return no_features(pool)
+        return self._fit_as_shap(pool) if self.compat else self._fit(pool)
+
+    def _budget(self, n_features: int) -> int:
+        if self.num_samples is not None:
+            return self.num_samples
+        return 2 * n_features + 2048
+
+    def _design(self, n_features: int) -> Pairs:
+        budget = self._budget(n_features)
+        smallest = min(2 * n_features + 2, 2**n_features)
+        require_samples(self.name, budget, n_features, smallest)
+        return paired_design(self.seed, n_features, (min(budget, 2**n_features) - 2) // 2)
+
+    def _fit(self, pool: CoalitionPool) -> Attribution:
+        design = self._design(pool.n_features)
+        empty_L, full_L = pool.lookup(ends(pool.n_features))
+        half = design.coalitions
+        # of a coalition and its complement only half the difference tells of Shapley values
+        odd_CL = (pool.lookup(half) - pool.lookup(~half)) / 2
+        fit = constrained_least_squares(half - 0.5, odd_CL, design.weights, full_L - empty_L)
+        return Attribution(
+            values=fit.coef,
+            base=empty_L,
+            evaluations=2 + 2 * len(half),
+            std_error=_std_error(fit, design),
+            residual=_residual(fit.coef, empty_L, full_L),
+            diagnostics={"exact": design.exact, "enumerated": 2 + 2 * design.enumerated},
+        )
+
+    def _fit_as_shap(self, pool: CoalitionPool) -> Attribution:
+        design = compat_shap.draw(self.seed, pool.n_features, self._budget(pool.n_features))
+        selection = "num_features(10)" if self.l1_reg is None else self.l1_reg
+        empty_L, full_L = pool.lookup(ends(pool.n_features))
+        values_CL = pool.lookup(design.coalitions)
+        phi_LF = compat_shap.fit(design, values_CL, empty_L, full_L, selection)
+        return Attribution(
+            values=phi_LF,
+            base=empty_L,
+            evaluations=2 + len(design.coalitions),
+            residual=_residual(phi_LF, empty_L, full_L),
+            diagnostics={"exact": False, "l1_reg": selection},
+        )
+
+
+def _residual(phi_LF: FloatLF, empty_L: FloatL, full_L: FloatL) -> FloatL:
+    return full_L - empty_L - phi_LF.sum(axis=1)
+
+
+def _std_error(fit: ConstrainedFit, design: Pairs) -> FloatLF | None:
+    """Return the sandwich standard error of the drawn pairs, with the finite-population share."""
+    if design.exact:
+        return np.zeros_like(fit.coef)
+    if not design.strata:
+        return None
+    variance = np.zeros_like(fit.coef)
+    for stratum in design.strata:
+        rows = stratum.rows
+        ones = np.ones(rows.stop - rows.start)
+        variance += stratum.unseen * scatter(fit.influence[rows], fit.residuals[rows], ones)
+    return np.sqrt(variance)

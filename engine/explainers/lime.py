@@ -1,0 +1,198 @@
+"""LIME for text: a kernel-weighted linear surrogate around the full text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from engine.errors import ConfigError
+from engine.explainers import compat_lime
+from engine.explainers.base import Explainer
+from engine.explainers.coalitions import (
+    check_choice,
+    check_integer,
+    distinct,
+    everything,
+    no_features,
+    require_samples,
+    uniform_subsets,
+)
+from engine.pool import CoalitionPool
+from engine.seeds import generator
+from engine.surrogate import RidgeFit, scatter, weighted_ridge
+from engine.types import Attribution, BoolCF, FloatC, FloatLF
+
+REFERENCE_SAMPLES = 5000
+"""lime's own default of `num_samples`. There the full text is one row in 5000 and the ridge penalty
+of 1 is 1/5000 a row; the default profile keeps both shares at any budget, so that what is estimated
+doesn't depend on how many samples estimate it."""
+
+
+class Design(NamedTuple):
+    """Distinct coalitions of a regression; the first one is the full text.
+
+    Attributes:
+        coalitions: [C, F].
+        draws: How many draws of the sampler a row stands for [C]; enumerated rows and the full
+            text have the expected number, which need not be whole.
+        exact: Whether all 2^F coalitions are there.
+    """
+
+    coalitions: BoolCF
+    draws: FloatC
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lime(Explainer):
+    """Weighted ridge regression of the value on the kept features (Ribeiro et al. 2016).
+
+    The sampler is that of lime's `LimeTextExplainer`: the number of removed features is uniform on
+    1..F, the removed ones are uniform given their number, and the full text is a row of its own. A
+    row's weight is π(z) = √exp(−D²/width²) with D = 100·(1 − √(kept/F)), the cosine distance to the
+    full text.
+
+    The default profile estimates what lime gives in expectation at its default of 5000 samples:
+    the least squares under π times the sampling law, where the full text has a share of 1/5000 and
+    the penalty is 1/5000 a row. Of N = `num_samples` rows,
+
+    - sampled: a coalition drawn m times has weight m·π(z)·N(1 − 1/5000)/(N − 1);
+    - enumerated, where N covers all 2^F: weight π(z)·N(1 − 1/5000)/(F·C(F, removed));
+    - in both the full text has weight N/5000 and the penalty is N/5000 (recorded as `ridge`).
+
+    So the sampled coefficients converge to the enumerated ones as N^(−1/2). Only model calls are
+    saved where draws repeat, never weight. All features are kept.
+
+    Attributes:
+        num_samples: Rows of the regression, the full text included; at least F + 1. A coalition
+            drawn twice is valued once.
+        seed: Of the draws; the draws of a small budget are the first of a larger one's.
+        kernel_width: Of the kernel, on the distance × 100.
+        compat: `lime` reproduces lime 0.2.0.1 at the same seed; None is the default profile.
+        num_features: Only with `compat`: most features with a coefficient, 10 if None.
+        feature_selection: Only with `compat`: `auto`, `highest_weights`, `forward_selection`,
+            `lasso_path` or `none`; `auto` if None.
+    """
+
+    name: ClassVar[str] = "lime"
+
+    num_samples: int = REFERENCE_SAMPLES
+    seed: int = 0
+    kernel_width: float = 25.0
+    compat: Literal["lime"] | None = None
+    num_features: int | None = None
+    feature_selection: compat_lime.Selection | None = None
+
+    def __post_init__(self) -> None:
+        check_integer(self.name, "num_samples", self.num_samples, 1)
+        check_integer(self.name, "seed", self.seed, 0)
+        check_choice(self.name, "compat", self.compat, (None, "lime"))
+        width = self.kernel_width
+        if isinstance(width, bool) or not isinstance(width, int | float) or not width > 0:
+            raise ConfigError(f"lime: kernel_width must be a positive number, not {width!r}")
+        check_choice(
+            self.name, "feature_selection", self.feature_selection, (None, *compat_lime.SELECTIONS)
+        )
+        if self.num_features is not None:
+            check_integer(self.name, "num_features", self.num_features, 1)
+        if self.compat is None and (self.num_features or self.feature_selection):
+            raise ConfigError(
+                "lime: num_features and feature_selection need `compat: lime`; the default profile "
+                "keeps all features"
+            )
+
+    def ask(self, pool: CoalitionPool) -> BoolCF:
+        """Return the coalitions of the design that have no value yet.
+
+        Raises:
+            ExampleError: Fewer samples than the surrogate has unknowns.
+        """
+        if pool.n_features == 0:
+            return pool.missing(np.zeros((1, 0), dtype=bool))
+        if self.compat:
+            return pool.missing(self._compat_rows(pool.n_features))
+        return pool.missing(self._design(pool.n_features).coalitions)
+
+    def fit(self, pool: CoalitionPool) -> Attribution:
+        """Return the coefficients, with the intercept as base and the weighted R²."""
+        if pool.n_features == 0:
+            return no_features(pool, residual=False)
+        return self._fit_as_lime(pool) if self.compat else self._fit(pool)
+
+    def _design(self, n_features: int) -> Design:
+        require_samples(self.name, self.num_samples, n_features, n_features + 1)
+        n = self.num_samples
+        full_share = n / REFERENCE_SAMPLES
+        exact = n >= 2**n_features
+        if exact:
+            coalitions = everything(n_features)[::-1]
+            removed = (~coalitions).sum(axis=1)
+            subsets = np.array([math.comb(n_features, size) for size in removed.tolist()])
+            draws = (n - full_share) / (n_features * subsets)
+            draws[0] = full_share
+            return Design(coalitions, draws, exact)
+        uniforms = generator("lime", self.seed, n_features).random((n - 1, n_features + 1))
+        sizes = 1 + np.floor(uniforms[:, 0] * n_features).astype(np.intp)
+        drawn, counts = distinct(~uniform_subsets(uniforms[:, 1:], sizes))
+        coalitions = np.concatenate([np.ones((1, n_features), dtype=bool), drawn])
+        return Design(coalitions, np.concatenate([[full_share], counts]), exact)
+
+    def _fit(self, pool: CoalitionPool) -> Attribution:
+        n, n_features = self.num_samples, pool.n_features
+        coalitions, draws, exact = self._design(n_features)
+        scale = np.ones(len(draws))
+        if not exact:  # n − 1 draws stand for all rows but the full text's share
+            scale[1:] = (n - draws[0]) / (n - 1)
+        penalty = n / REFERENCE_SAMPLES
+        weights = draws * scale * kernel(coalitions, self.kernel_width)
+        values_CL = pool.lookup(coalitions)
+        fit = weighted_ridge(coalitions.astype(np.float64), values_CL, weights, penalty, draws)
+        return Attribution(
+            values=fit.coef,
+            base=fit.intercept,
+            evaluations=len(coalitions),
+            std_error=np.zeros_like(fit.coef) if exact else _std_error(fit, draws),
+            r2=fit.r2,
+            diagnostics={"exact": exact, "ridge": penalty, "kernel_width": self.kernel_width},
+        )
+
+    def _compat_rows(self, n_features: int) -> BoolCF:
+        require_samples("lime[compat]", self.num_samples, n_features, 2)
+        return compat_lime.draw(self.seed, n_features, self.num_samples)
+
+    def _fit_as_lime(self, pool: CoalitionPool) -> Attribution:
+        rows = self._compat_rows(pool.n_features)
+        limit, selection = self.num_features or 10, self.feature_selection or "auto"
+        weights = kernel(rows, self.kernel_width)
+        fit = compat_lime.fit(rows, pool.lookup(rows), weights, limit, selection)
+        return Attribution(
+            values=fit.coef,
+            base=fit.intercept,
+            evaluations=len(distinct(rows).coalitions),
+            r2=fit.r2,
+            diagnostics={
+                "exact": False,
+                "ridge": compat_lime.PENALTY,
+                "kernel_width": self.kernel_width,
+                "num_features": limit,
+                "feature_selection": selection,
+            },
+        )
+
+
+def kernel(coalitions: BoolCF, width: float) -> FloatC:
+    """Return lime's weight π of each coalition [C] from its cosine distance to the full text."""
+    kept = coalitions.mean(axis=1)
+    distance = 100 * (1 - np.sqrt(kept))
+    return np.sqrt(np.exp(-(distance**2) / width**2))
+
+
+def _std_error(fit: RidgeFit, draws: FloatC) -> FloatLF | None:
+    """Return the sandwich standard error over the independent draws, the full text being fixed."""
+    n_draws = draws[1:].sum()
+    if n_draws <= fit.coef.shape[1] + 1:  # residuals of an interpolation say nothing
+        return None
+    return np.sqrt(scatter(fit.influence[1:], fit.residuals[1:], draws[1:]))

@@ -1,0 +1,302 @@
+"""From a configuration to units: pairs of model and prompt, their contexts, shards of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
+from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
+from engine.data import DataSource, example_key
+from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
+from engine.schema import FACTORS, SCHEMA_VERSION
+from engine.seeds import digest
+from engine.tokens import load_tokenizer
+from engine.types import Example
+
+DEFAULT_REPLACEMENT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What planning must know of a model, without loading its weights.
+
+    Attributes:
+        digest: Of the weights and their configuration.
+        tokenizer: Specification for `engine.tokens.load_tokenizer`.
+        max_tokens: The model's window.
+        chat: Renders messages by the model's chat template, or None if it has none.
+        parameters: Number of weights, or None where it isn't known before loading.
+    """
+
+    digest: str
+    tokenizer: str
+    max_tokens: int
+    chat: Callable[[list[dict[str, str]]], str] | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A model with a prompt: what evaluations belong to.
+
+    Attributes:
+        key: Unique within the sweep.
+        model: The model's configuration.
+        context: What the pair's units share.
+        evaluation_fingerprint: Names the pair's folder in the store.
+    """
+
+    key: str
+    model: ModelConfig
+    context: StepContext
+    evaluation_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole sweep.
+
+    Attributes:
+        config: The configuration.
+        fingerprint: Of everything that affects results, the data's content included; the weights'
+            stand in each pair's evaluation fingerprint.
+        pairs: By key.
+        units: In order.
+        examples: The sampled examples.
+    """
+
+    config: SweepConfig
+    fingerprint: str
+    pairs: Mapping[str, Pair]
+    units: tuple[Unit, ...]
+    examples: tuple[Example, ...]
+
+
+def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
+    """Return where the sweep's examples come from."""
+    data = config.data
+    return DataSource(
+        path=data.path,
+        inputs=dict(data.inputs),
+        label=data.label,
+        id=data.id,
+        group=data.group,
+        rationale=data.rationale,
+        rationale_kind=data.rationale_kind,
+        label_names=tuple(data.label_names or config.label_names),
+        limit=data.limit,
+        seed=config.run.seed,
+        split=data.split,
+        subset=data.subset,
+    )
+
+
+def build_template(prompt: PromptConfig, facts: ModelFacts, place: str) -> PromptTemplate:
+    """Return the template of a prompt for one model.
+
+    Raises:
+        ConfigError: The template is malformed, or the model has no chat template.
+    """
+    from engine.errors import ConfigError
+
+    if prompt.chat is not None:
+        if facts.chat is None:
+            raise ConfigError(f"{place}.chat: this model has no chat template; use `template`")
+        return from_chat([dict(message) for message in prompt.chat], facts.chat)
+    template = parse_template(prompt.template or "")
+    if not prompt.shots:
+        return template
+    shots = [(shot.inputs, shot.label) for shot in prompt.shots]
+    return few_shot(template, shots, prompt.labels, prompt.separator)
+
+
+def build_plan(
+    config: SweepConfig,
+    examples: Sequence[Example],
+    facts: Mapping[str, ModelFacts],
+    store: str | Path,
+) -> Plan:
+    """Return pairs and units.
+
+    Args:
+        config: The configuration.
+        examples: From `engine.data.load_examples`.
+        facts: By `ModelConfig.label` and precision, `"label/precision"`.
+        store: Root folder of the store.
+
+    Raises:
+        ConfigError: A prompt doesn't fit a model or the data.
+    """
+    pairs = {}
+    for model in config.models:
+        if model_key(model) not in facts:
+            continue  # can't be found: reported by the caller, the others go on
+        for index, prompt in enumerate(config.prompts):
+            pair = _pair(config, model, prompt, index, facts[model_key(model)], Path(store))
+            pairs[pair.key] = pair
+    units = [
+        unit
+        for pair in pairs.values()
+        for unit in shard(pair, examples, config.cluster.shard_size)
+    ]
+    fingerprint = digest(
+        {
+            "config": config.run_fingerprint(),
+            "schema": SCHEMA_VERSION,
+            "examples": [[e.id, example_key(e.fields), e.label, e.group] for e in examples],
+        }
+    )
+    return Plan(config, fingerprint, pairs, tuple(units), tuple(examples))
+
+
+def model_key(model: ModelConfig) -> str:
+    """Return the key of a model with its precision."""
+    return f"{model.label}/{model.precision}"
+
+
+def _pair(
+    config: SweepConfig,
+    model: ModelConfig,
+    prompt: PromptConfig,
+    index: int,
+    facts: ModelFacts,
+    store: Path,
+) -> Pair:
+    place = f"prompts.{index}" if len(config.prompts) > 1 else "prompt"
+    template = build_template(prompt, facts, place)
+    labels = resolve_labels(template, load_tokenizer(facts.tokenizer), prompt.labels)
+    adapter = "none"
+    fingerprint = digest(
+        {
+            "weights": facts.digest,
+            "options": model.options,
+            "precision": model.precision,
+            "adapter": adapter,
+            "template": repr(template),
+            "tokenizer": digest(facts.tokenizer),
+            "labels": [list(labels.strings), [list(ids) for ids in labels.token_ids]],
+        }
+    )
+    factors = dict(
+        zip(
+            FACTORS,
+            (config.data.table_name, model.label, model.precision, adapter, prompt.name),
+            strict=True,
+        )
+    )
+    plan = config.metrics
+    context = StepContext(
+        factors=factors,
+        template=template,
+        labels=labels,
+        tokenizer=facts.tokenizer,
+        max_tokens=facts.max_tokens - max(len(ids) for ids in labels.token_ids) + 1,
+        normaliser=prompt.normaliser,
+        content_free=tuple(prompt.content_free) if prompt.calibration == "contextual" else (),
+        explainers=_explainers(config),
+        faithfulness=FaithfulnessTask(
+            tuple(plan.fractions), plan.random_orders, plan.curve_points
+        )
+        if plan.faithfulness
+        else None,
+        seed=config.run.seed,
+        store=str(store / fingerprint),
+        by_example=config.run.deterministic == "example",
+    )
+    key = "|".join(factors[name] for name in ("model", "precision", "adapter", "prompt"))
+    return Pair(key, model, context, fingerprint)
+
+
+def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
+    return tuple(
+        ExplainerTask(
+            label=e.label,
+            name=e.name,
+            params=e.params,
+            features=e.features,
+            operator=e.operator,
+            replacement=e.replacement,
+            target=e.target,
+            class_rule=e.class_ if e.class_ in ("predicted", "gold") else f"label:{e.class_}",
+            seed=config.run.seed if e.seed is None else e.seed,
+        )
+        for e in config.explainers
+    )
+
+
+def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:
+    """Return the units of a pair: `size` examples each, in order."""
+    units = []
+    for start in range(0, len(examples), size):
+        chunk = tuple(examples[start : start + size])
+        content = [[e.id, example_key(e.fields)] for e in chunk]
+        units.append(Unit(digest([pair.evaluation_fingerprint, content]), pair.key, chunk))
+    return units
+
+
+def with_stored(unit: Unit, index: Mapping[str, tuple], calibration: Sequence[str]) -> Unit:
+    """Return the unit with the row groups of the store that hold evaluations of its examples.
+
+    Args:
+        unit: The unit.
+        index: From `engine.store.index_store`.
+        calibration: Keys of the content-free examples.
+    """
+    wanted = [*(example_key(e.fields) for e in unit.examples), *calibration]
+    parts = {part: None for key in wanted for part in index.get(key, ())}
+    return replace(unit, stored=tuple(parts))
+
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("unit", pa.string()),
+        pa.field("pair", pa.string()),
+        *[pa.field(name, pa.string()) for name in FACTORS],
+        pa.field("examples", pa.list_(pa.string())),
+    ]
+)
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write `plan.parquet`: one row a unit."""
+    rows = [
+        {
+            "unit": unit.id,
+            "pair": unit.pair,
+            **plan.pairs[unit.pair].context.factors,
+            "examples": [e.id for e in unit.examples],
+        }
+        for unit in plan.units
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), path)
+
+
+def with_units_of(plan: Plan, path: Path) -> Plan:
+    """Return the plan with the units of an earlier `plan.parquet` of the same fingerprint.
+
+    The shard size is free to change between two calls of the same run; its units are not. Pairs
+    that the earlier plan has not (their model could not be found then) keep their new units.
+    """
+    by_id = {e.id: e for e in plan.examples}
+    earlier = [
+        Unit(row["unit"], row["pair"], tuple(by_id[name] for name in row["examples"]))
+        for row in pq.read_table(path).to_pylist()
+    ]
+    known = {unit.pair for unit in earlier}
+    units = [u for u in earlier if u.pair in plan.pairs]
+    return replace(plan, units=(*units, *(u for u in plan.units if u.pair not in known)))
+
+
+def run_record(plan: Plan) -> dict[str, object]:
+    """Return the part of run.json that the plan decides."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_fingerprint": plan.fingerprint,
+        "evaluation_fingerprints": {k: p.evaluation_fingerprint for k, p in plan.pairs.items()},
+        "config": dump_config(plan.config),
+    }

@@ -1,0 +1,374 @@
+"""One example of a unit, replayed: what it still has to ask, or all its result rows.
+
+A session holds no state of its own between steps. Each step builds it anew, lets every consumer
+(the prediction, the explainers, their metrics) ask from the pools of known answers, and either
+collects what is missing or finishes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine.answers import Answers, space_key
+from engine.context import ExplainerTask, StepContext
+from engine.data import example_key
+from engine.errors import ExampleError
+from engine.explainers import build
+from engine.features import split_features
+from engine.masking import Masker, Operator
+from engine.metrics.faithfulness import Faithfulness
+from engine.pool import CoalitionPool
+from engine.seeds import derive
+from engine.target import normalise, transform
+from engine.tokens import Tokenizer
+from engine.types import Attribution, BoolCF, Example, Feature, FloatCL
+
+PREDICTION = "prediction"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """The coalitions of one example under one feature set and operator."""
+
+    key: str
+    features: tuple[Feature, ...]
+    masker: Masker
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return len(self.features)
+
+    @property
+    def full(self) -> BoolCF:
+        """The coalition [1, F] that keeps everything."""
+        return np.ones((1, self.n_features), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """Coalitions of a space that a consumer needs values for."""
+
+    consumer: str
+    space: Space
+    coalitions: BoolCF
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one consumer used of an example's evaluations, and its own time in seconds."""
+
+    evaluations: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Session:
+    """The replay of one example.
+
+    Args:
+        example: The example.
+        context: Of the pair.
+        tokenizer: The pair's tokenizer.
+        answers: All answers so far.
+        calibration: Log-probabilities to subtract [L], or None.
+    """
+
+    example: Example
+    context: StepContext
+    tokenizer: Tokenizer
+    answers: Answers
+    calibration: FloatCL | None = None
+    key: str = ""
+    spaces: dict[tuple[str, str, bool], Space] = field(default_factory=dict)
+    asks: list[Ask] = field(default_factory=list)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    attributions: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    usage: dict[str, Usage] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.key = example_key(self.example.fields)
+
+    def run(self) -> list[Ask]:
+        """Replay the example; return what is missing, nothing if all its rows are there."""
+        with self._guard("score", None):
+            space = self._space("", (), Operator("delete"), "text")
+            known = self._need(PREDICTION, space, space.full)
+            self._explain_all(known)
+        return self.asks
+
+    def _explain_all(self, scores: CoalitionPool | None) -> None:
+        raw = None
+        if scores is not None:
+            raw = scores.lookup(np.ones((1, 0), dtype=bool))[0]
+            self._predict(raw)
+        for task in self.context.explainers:
+            with self._guard("explain", task.label):
+                self._explain(task, raw)
+
+    def _explain(self, task: ExplainerTask, raw: FloatCL | None) -> None:
+        started = time.perf_counter()
+        space = self._space_of(task)
+        seed = task.seed
+        if not task.compat:
+            seed = derive("explainer", seed, self.key, task.name, space.key)
+        explainer = build(task.name, **{**task.params, "seed": seed % 2**32})
+        pool = self._pool(space, lambda v: self._value(v, task))
+        missing = explainer.ask(pool)
+        if len(missing):
+            self._ask(task.label, space, missing)
+        elif raw is not None:
+            attribution = explainer.fit(pool)
+            used = explainer.ask(CoalitionPool(space.n_features))
+            self._use(task.label, space, used, time.perf_counter() - started)
+            label = self._class(task, raw)
+            full = self._need(task.label, space, space.full)
+            if full is not None:
+                value = float(self._value(full.lookup(space.full), task)[0, label])
+                self._attribution_row(task, space, attribution, label, value)
+                self._measure(task, space, attribution, label)
+
+    def _measure(
+        self, task: ExplainerTask, space: Space, attribution: Attribution, label: int
+    ) -> None:
+        if self.context.faithfulness is None:
+            return
+        started = time.perf_counter()
+        plan = self.context.faithfulness
+        seed = derive("random_orders", self.context.seed, self.key, space.key)
+        metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed)
+        ranking = attribution.values[label]
+        pool = self._pool(space, self._probabilities)
+        consumer = f"metrics:{task.label}"
+        missing = metric.ask(pool, ranking)
+        if len(missing):
+            self._ask(consumer, space, missing)
+            return
+        rows = metric.fit(pool, ranking, label)
+        used = metric.ask(CoalitionPool(space.n_features), ranking)
+        self._use(consumer, space, used, time.perf_counter() - started)
+        for row in rows:
+            self.metrics.append(
+                {
+                    **self._game(task, label),
+                    "metric": row.metric,
+                    "n_removed": row.n_removed,
+                    "value": row.value,
+                    "random": row.random,
+                    "definition_version": row.definition_version,
+                }
+            )
+
+    def _predict(self, raw: FloatCL) -> None:
+        log_probs = raw[:-2]
+        scaled = self._calibrated(log_probs[None])
+        probabilities = transform(scaled, "probability", self.context.normaliser)[0]
+        example = self.example
+        rationale = None
+        if example.rationale is not None:
+            rationale = [
+                {"feature": i, "start": s.start, "end": s.end, "field": s.field}
+                for i, s in enumerate(example.rationale)
+            ]
+        self._use(PREDICTION, self._space("", (), Operator("delete"), "text"), None, 0.0)
+        self.predictions.append(
+            {
+                **self._identity(),
+                "inputs": json.dumps(dict(example.fields), ensure_ascii=False),
+                "labels": list(self.context.labels.names),
+                "gold": example.label,
+                "predicted": int(np.argmax(probabilities)),
+                "log_probs": log_probs.tolist(),
+                "probabilities": probabilities.tolist(),
+                "log_z": float(raw[-2]),
+                "label_mass": float(np.exp(log_probs).sum()),
+                "calibration": None if self.calibration is None else self.calibration.tolist(),
+                "rationale": rationale,
+                "rationale_kind": example.rationale_kind,
+                "tokens": int(raw[-1]),
+            }
+        )
+
+    def _attribution_row(
+        self,
+        task: ExplainerTask,
+        space: Space,
+        attribution: Attribution,
+        label: int,
+        full_value: float,
+    ) -> None:
+        def of_label(values: FloatCL | None) -> float | None:
+            return None if values is None else float(values[label])
+
+        self.attributions.append(
+            {
+                **self._game(task, label),
+                "method": task.method,
+                "masked_on": space.masker.masked_on,
+                "n_features": space.n_features,
+                "spans": [
+                    {"feature": i, "start": s.start, "end": s.end, "field": s.field}
+                    for i, feature in enumerate(space.features)
+                    for s in feature.spans
+                ],
+                "values": attribution.values[label].tolist(),
+                "values_by_label": attribution.values.tolist(),
+                "base": float(attribution.base[label]),
+                "full_value": full_value,
+                "std_error": None
+                if attribution.std_error is None
+                else attribution.std_error[label].tolist(),
+                "evaluations": attribution.evaluations,
+                "residual": of_label(attribution.residual),
+                "r2": of_label(attribution.r2),
+                "diagnostics": json.dumps(dict(attribution.diagnostics), sort_keys=True),
+                "status": "ok" if space.n_features else "no_features",
+            }
+        )
+
+    def _class(self, task: ExplainerTask, raw: FloatCL) -> int:
+        rule = task.class_rule
+        if rule == "predicted":
+            return int(np.argmax(self._calibrated(raw[None, :-2])[0]))
+        if rule == "gold":
+            if self.example.label is None:
+                raise ExampleError("no_gold_label", "class: gold, but the example has no label")
+            return self.example.label
+        return self.context.labels.names.index(rule.removeprefix("label:"))
+
+    def _value(self, raw: FloatCL, task: ExplainerTask) -> FloatCL:
+        return transform(self._calibrated(raw[:, :-2]), task.target, self.context.normaliser)
+
+    def _probabilities(self, raw: FloatCL) -> FloatCL:
+        return transform(self._calibrated(raw[:, :-2]), "probability", self.context.normaliser)
+
+    def _calibrated(self, log_probs: FloatCL) -> FloatCL:
+        return log_probs if self.calibration is None else normalise(log_probs - self.calibration)
+
+    def _space_of(self, task: ExplainerTask) -> Space:
+        features = split_features(
+            self.example.fields,
+            task.features,
+            bag_of_words=task.bag_of_words,
+            template=self.context.template,
+            tokenizer=self.tokenizer,
+        )
+        operator = Operator(
+            task.operator,
+            task.replacement or "",
+            keep_separators=task.compat is not None and task.operator == "delete",
+        )
+        on = "ids" if task.features == "tokens" or task.operator == "pad" else "text"
+        return self._space(task.operator_name, features, operator, on)
+
+    def _space(
+        self, name: str, features: tuple[Feature, ...], operator: Operator, masked_on: str
+    ) -> Space:
+        key = space_key(features, f"{name}/{masked_on}" if features else "")
+        index = (key, masked_on, operator.keep_separators)
+        if index not in self.spaces:
+            masker = Masker(
+                self.context.template,
+                self.tokenizer,
+                self.example.fields,
+                features,
+                operator,
+                masked_on,
+                self.context.max_tokens,
+            )
+            self.spaces[index] = Space(key, features, masker)
+        return self.spaces[index]
+
+    def _pool(self, space: Space, value: Callable[[FloatCL], FloatCL]) -> CoalitionPool:
+        return self.answers.pool(self.key, space.key, space.n_features).map(value)
+
+    def _need(self, consumer: str, space: Space, coalitions: BoolCF) -> CoalitionPool | None:
+        """Return the raw pool if it has these coalitions, else ask for them."""
+        pool = self.answers.pool(self.key, space.key, space.n_features)
+        missing = pool.missing(coalitions)
+        if len(missing):
+            self._ask(consumer, space, missing)
+            return None
+        return pool
+
+    def _ask(self, consumer: str, space: Space, coalitions: BoolCF) -> None:
+        error = self.answers.error(self.key, space.key, coalitions)
+        if error is not None:
+            raise ExampleError("not_scored", error)
+        self.asks.append(Ask(consumer, space, coalitions))
+
+    def _use(self, consumer: str, space: Space, used: BoolCF | None, seconds: float) -> None:
+        usage = self.usage.setdefault(consumer, Usage())
+        coalitions = space.full if used is None else used
+        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(coalitions)
+        usage.evaluations += len(coalitions)
+        usage.tokens += int(raw[:, -1].sum())
+        usage.seconds += seconds
+
+    def _identity(self) -> dict[str, Any]:
+        return {**self.context.factors, "example": self.example.id, "group": self.example.group}
+
+    def _game(self, task: ExplainerTask, label: int) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            "explainer": task.label,
+            "features": task.feature_space,
+            "operator": task.operator_name,
+            "target": task.target,
+            "class_rule": task.class_rule,
+            "class_name": self.context.labels.names[label],
+        }
+
+    def _guard(self, stage: str, explainer: str | None) -> _Guard:
+        return _Guard(self, stage, explainer)
+
+
+class _Guard:
+    """Turns an ExampleError of one consumer into a failure row; the others go on."""
+
+    def __init__(self, session: Session, stage: str, explainer: str | None) -> None:
+        self.session = session
+        self.stage = stage
+        self.explainer = explainer
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, ExampleError):
+            return False
+        session = self.session
+        session.failures.append(
+            {
+                **session.context.factors,
+                "example": session.example.id,
+                "explainer": self.explainer,
+                "stage": self.stage,
+                "code": error.code,
+                "message": str(error),
+            }
+        )
+        return True
+
+
+def sessions(
+    examples: Iterator[Example] | tuple[Example, ...],
+    context: StepContext,
+    tokenizer: Tokenizer,
+    answers: Answers,
+    calibration: FloatCL | None,
+) -> list[Session]:
+    """Return a replayed session of every example."""
+    made = [Session(e, context, tokenizer, answers, calibration) for e in examples]
+    for session in made:
+        session.run()
+    return made

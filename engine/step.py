@@ -1,0 +1,268 @@
+"""One step of a unit: from the answers so far to the next request, or to the unit's results.
+
+A step is a pure function of its arguments: it can be run again, anywhere, with the same outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from engine import schema
+from engine.answers import LOOKUPS, Answers, evaluations_table
+from engine.context import StepContext, Unit
+from engine.data import example_key
+from engine.pool import keys
+from engine.session import Session, sessions
+from engine.store import UnitResult, read_parts
+from engine.target import normalise
+from engine.tokens import load_tokenizer
+from engine.types import Example, FloatL
+
+
+class Round(NamedTuple):
+    """An answered request: which rows answer what, and the host's reply."""
+
+    lookups: pa.Table
+    reply: pa.Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepOutput:
+    """Either a request with its lookups, or the results.
+
+    Attributes:
+        request: For a host (`engine.schema.SCORE_REQUEST`), or None if the unit is done.
+        lookups: What the rows of the request answer; given back with the reply.
+        result: The unit's results, or None.
+    """
+
+    request: pa.Table | None
+    lookups: pa.Table | None
+    result: UnitResult | None
+
+
+def step(
+    context: StepContext, unit: Unit, attempt: int, numerics: str, rounds: Sequence[Round]
+) -> StepOutput:
+    """Replay a unit on all its answers.
+
+    Args:
+        context: Of the unit's pair.
+        unit: The unit.
+        attempt: From 1; goes into the commit.
+        numerics: The host's numerics; stored evaluations of others are not used.
+        rounds: The answered requests so far, in order.
+    """
+    tokenizer = load_tokenizer(context.tokenizer)
+    answers = Answers()
+    if unit.stored:
+        known = {example_key(e.fields) for e in (*unit.examples, *content_free_examples(context))}
+        answers.add_stored(read_parts(context.store, unit.stored), numerics, known)
+    for lookups, reply in rounds:
+        answers.add_round(lookups, reply)
+
+    blanks = sessions(content_free_examples(context), _only_prediction(context), tokenizer, answers, None)
+    if broken := [row for s in blanks for row in s.failures]:
+        message = f"content-free text of the calibration: {broken[0]['message']}"
+        return StepOutput(None, None, failed_unit(context, unit, attempt, "calibration", message))
+    calibration = _calibration(blanks)
+    asking = [s for s in blanks if s.asks]
+    replayed: list[Session] = []
+    if not asking:
+        replayed = sessions(unit.examples, context, tokenizer, answers, calibration)
+        asking = [s for s in replayed if s.asks]
+    if asking:
+        request, lookups = _request(context, asking)
+        return StepOutput(request, lookups, None)
+    result = _result(context, unit, attempt, numerics, replayed, rounds)
+    return StepOutput(None, None, result)
+
+
+def run_in_process(
+    context: StepContext, unit: Unit, numerics: str, score: Callable[[pa.Table], pa.Table]
+) -> UnitResult:
+    """Run a unit to its results in this process.
+
+    Args:
+        context: Of the unit's pair.
+        unit: The unit.
+        numerics: The host's.
+        score: A host's `score`.
+    """
+    rounds: list[Round] = []
+    while True:
+        output = step(context, unit, 1, numerics, rounds)
+        if output.result is not None:
+            return output.result
+        assert output.request is not None
+        assert output.lookups is not None
+        rounds.append(Round(output.lookups, score(output.request)))
+
+
+def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table, pa.Table]:
+    """Gather all asks into one request of distinct sequences an example."""
+    examples: list[int] = []
+    ids: list[list[int]] = []
+    hidden: list[list[int] | None] = []
+    lookups: list[dict[str, Any]] = []
+    for number, session in enumerate(asking):
+        row_of: dict[tuple[tuple[int, ...], tuple[int, ...] | None], int] = {}
+        asked: set[tuple[str, bytes]] = set()
+        for ask in session.asks:
+            masked = ask.space.masker.apply(ask.coalitions)
+            rows = []
+            for index, sequence in enumerate(masked.sequences):
+                off = None if masked.hidden is None else (masked.hidden[index] or None)
+                key = (tuple(sequence), None if off is None else tuple(off))
+                if key not in row_of:
+                    row_of[key] = len(ids)
+                    examples.append(number)
+                    ids.append(list(sequence))
+                    hidden.append(off)
+                    rows.append((row_of[key], True))
+                else:
+                    rows.append((row_of[key], False))
+            brought: set[int] = set()
+            for coalition, sequence_index in zip(
+                keys(ask.coalitions), masked.row.tolist(), strict=True
+            ):
+                if (ask.space.key, coalition) in asked:
+                    continue
+                asked.add((ask.space.key, coalition))
+                row, new = rows[sequence_index]
+                fresh = new and row not in brought
+                brought.add(row)
+                lookups.append(
+                    {
+                        "example": session.key,
+                        "space": ask.space.key,
+                        "n_features": ask.space.n_features,
+                        "coalition": coalition,
+                        "sequence": row,
+                        "tokens": len(ids[row]),
+                        "consumer": _consumer_key(session.example.id, ask.consumer),
+                        "fresh": fresh,
+                    }
+                )
+    task = schema.ScoreTask(
+        tuple(tuple(t) for t in context.labels.token_ids),
+        context.factors["adapter"] if context.factors["adapter"] != "none" else "",
+        context.by_example,
+    )
+    request = schema.score_request(examples, ids, hidden, task)
+    return request, pa.Table.from_pylist(lookups, schema=LOOKUPS)
+
+
+def _consumer_key(example: str, consumer: str) -> str:
+    return f"{example}\x1f{consumer}"
+
+
+def _result(
+    context: StepContext,
+    unit: Unit,
+    attempt: int,
+    numerics: str,
+    replayed: Sequence[Session],
+    rounds: Sequence[Round],
+) -> UnitResult:
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [row for s in replayed for row in getattr(s, name)]
+        for name in ("predictions", "attributions", "metrics", "failures")
+    }
+    for name in ("predictions", "attributions"):
+        for row in rows[name]:
+            row["numerics"] = numerics
+    rows["timings"] = _timings(context, replayed, rounds)
+    for table in rows.values():
+        for row in table:
+            row["unit"] = unit.id
+    tables = {name: schema.rows_to_table(rows[name], s) for name, s in schema.RESULTS.items()}
+    evaluations = evaluations_table(rounds, numerics, schema.EVALUATIONS)
+    return UnitResult(unit.id, attempt, tables, evaluations)
+
+
+def _timings(
+    context: StepContext, replayed: Sequence[Session], rounds: Sequence[Round]
+) -> list[dict[str, Any]]:
+    """Share the rounds' cost among the consumers that caused it, by their tokens."""
+    new: dict[str, tuple[int, int, float]] = {}
+    all_tokens, all_seconds = 0, 0.0
+    for lookups, reply in rounds:
+        cost = schema.cost_of(reply)
+        fresh = lookups.filter(lookups.column("fresh"))
+        total = max(sum(fresh.column("tokens").to_pylist()), 1)
+        all_tokens += total
+        all_seconds += cost.seconds
+        for row in fresh.select(["consumer", "tokens"]).to_pylist():
+            count, tokens, seconds = new.get(row["consumer"], (0, 0, 0.0))
+            share = cost.seconds * row["tokens"] / total
+            new[row["consumer"]] = (count + 1, tokens + row["tokens"], seconds + share)
+    rows = []
+    for session in replayed:
+        for consumer, usage in session.usage.items():
+            key = _consumer_key(session.example.id, consumer)
+            count, tokens, seconds = new.get(key, (0, 0, 0.0))
+            rows.append(
+                {
+                    **context.factors,
+                    "example": session.example.id,
+                    "consumer": consumer,
+                    "evaluations_asked": usage.evaluations,
+                    "evaluations_new": count,
+                    "tokens_asked": usage.tokens,
+                    "tokens_new": tokens,
+                    "host_seconds": seconds,
+                    "standalone_seconds": all_seconds / all_tokens * usage.tokens
+                    if all_tokens
+                    else None,
+                    "step_seconds": usage.seconds,
+                }
+            )
+    return rows
+
+
+def content_free_examples(context: StepContext) -> tuple[Example, ...]:
+    """Return the calibration's texts as examples, every input replaced."""
+    return tuple(
+        Example(f"content_free:{text}", dict.fromkeys(context.template.variables, text))
+        for text in context.content_free
+    )
+
+
+def _only_prediction(context: StepContext) -> StepContext:
+    return replace(context, explainers=(), content_free=())
+
+
+def _calibration(blanks: Sequence[Session]) -> FloatL | None:
+    """Return the log of the labels' mean probabilities given content-free text [L].
+
+    Zhao et al. 2021, "Calibrate Before Use", section 5: W = diag(p_cf)^−1, b = 0.
+    """
+    scored = [s.predictions[0]["log_probs"] for s in blanks if s.predictions]
+    if not scored:
+        return None
+    return np.log(np.exp(normalise(np.asarray(scored))).mean(axis=0))
+
+
+def failed_unit(context: StepContext, unit: Unit, attempt: int, code: str, message: str) -> UnitResult:
+    """Return the results of a unit that was given up: a failure row for each of its examples."""
+    rows = [
+        {
+            **context.factors,
+            "unit": unit.id,
+            "example": example.id,
+            "explainer": None,
+            "stage": "unit",
+            "code": code,
+            "message": message,
+        }
+        for example in unit.examples
+    ]
+    tables = {name: s.empty_table() for name, s in schema.RESULTS.items()}
+    tables["failures"] = schema.rows_to_table(rows, schema.FAILURES)
+    return UnitResult(unit.id, attempt, tables, None, failed=True)

@@ -1,0 +1,109 @@
+"""From a run folder's rows to its tables, figures and report: `python -m jobs.analyze runs/demo`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from analysis.figures import write_figures
+from analysis.load import RunTables
+from analysis.report import ReportInput, write_report
+from analysis.tables import build_tables, write_tables
+from engine.config import parse_config
+from engine.errors import RunFolderError
+from jobs.runfolder import RunFolder
+
+
+def analyze(path: Path, console: Console) -> Path:
+    """Write tables, figures and report.html of a run; return the report's path.
+
+    Raises:
+        RunFolderError: There is no run, or its files are damaged.
+    """
+    record = RunFolder(path).record
+    if not record:
+        raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
+    config = parse_config(record["config"], f"{path}/run.json")
+    run = RunTables.load(path)
+    tables = build_tables(
+        run,
+        resamples=config.metrics.bootstrap,
+        top_k=config.metrics.top_k,
+        seed=config.run.seed,
+    )
+    write_tables(tables, path)
+    write_figures(tables, run.predictions, path / "figures")
+    report = write_report(
+        ReportInput(
+            config.run.name, record, tables, run.predictions, run.attributions, run.failures
+        ),
+        path / "report.html",
+    )
+    print_summary(run, tables, record, console)
+    console.print(f"Report: {report}", soft_wrap=True)
+    return report
+
+
+def print_summary(
+    run: RunTables, tables: Mapping[str, pl.DataFrame], record: Mapping[str, Any], console: Console
+) -> None:
+    """Print the few figures one wants to see first."""
+    for row in _rows(tables["performance"], metric="accuracy"):
+        n = row["n"]
+        console.print(
+            f"{_who(row)}: accuracy {_interval(row)} on {n} examples, "
+            f"{run.attributions.n_unique('example')} explained"
+        )
+    for row in _rows(tables["faithfulness"], metric="comprehensiveness", reference="minus_random"):
+        own = {name: row[name] for name in ("model", "precision", "adapter", "prompt", "explainer")}
+        frame = run.attributions.filter(
+            *(pl.col(name) == value for name, value in own.items() if value is not None)
+        )
+        extra = [
+            f"{label} {value:.3g}"
+            for label, value in (
+                ("median weighted R²", frame["r2"].median()),
+                ("median |additivity residual|", frame["residual"].abs().median()),
+            )
+            if value is not None
+        ]
+        console.print(
+            f"  {row['explainer']}: comprehensiveness minus random {_interval(row)}"
+            + (f"; {', '.join(extra)}" if extra else "")
+            + f"; median {frame['evaluations'].median():.0f} evaluations"
+        )
+    if len(run.failures):
+        console.print(f"{len(run.failures)} failures; see the report or failures/:")
+        for row in run.failures.head(5).to_dicts():
+            place = " ".join(str(row[k]) for k in ("example", "explainer", "model") if row[k])
+            console.print(f"  {row['stage']} {place}: {row['message']}", markup=False)
+
+
+def _rows(frame: pl.DataFrame, **wanted: str) -> list[dict[str, Any]]:
+    return frame.filter(*(pl.col(name) == value for name, value in wanted.items())).to_dicts()
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    return f"{row['model']} ({row['precision']}, {row['prompt']}) on {row['data']}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return "undefined"
+    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+
+
+def main() -> int:
+    """Analyze the run folder that the command line names."""
+    from jobs.cli import guarded
+
+    return guarded(lambda: analyze(Path(sys.argv[1]), Console()) and 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

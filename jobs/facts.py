@@ -1,0 +1,65 @@
+"""What planning needs of models: tokenizer, window, digest; no weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from actors.backend import HostSpec
+from engine.config import ModelConfig
+from engine.errors import ModelError
+from engine.plan import ModelFacts, model_key
+from engine.seeds import digest
+
+
+def model_facts(model: ModelConfig) -> ModelFacts:
+    """Return the facts of one model.
+
+    Raises:
+        ModelError: It can't be found; the message says what was tried and what is at hand.
+    """
+    if model.is_fake:
+        window = int(model.options.get("max_tokens", 4096))
+        return ModelFacts(digest([model.path, model.options]), "bytes", window)
+    from actors import loader
+
+    source = loader.resolve_model(model_path(model))
+    spec = loader.load_tokenizer_spec(source)
+    return ModelFacts(
+        loader.weights_digest(source),
+        spec.json,
+        spec.max_tokens,
+        spec.chat,
+        loader.count_parameters(source),
+    )
+
+
+def model_path(model: ModelConfig) -> str:
+    """Return the path with its revision, as the loader takes it."""
+    return f"{model.path}@{model.revision}" if model.revision else model.path
+
+
+def facts_of(
+    models: Sequence[ModelConfig],
+) -> tuple[dict[str, ModelFacts], dict[str, str]]:
+    """Return the facts by model key, and why the others have none.
+
+    Raises:
+        ModelError: None of the models can be found.
+    """
+    facts: dict[str, ModelFacts] = {}
+    broken: dict[str, str] = {}
+    for model in models:
+        try:
+            facts[model_key(model)] = model_facts(model)
+        except ModelError as error:
+            broken[model_key(model)] = str(error)
+    if not facts:
+        raise ModelError("\n".join(broken.values()))
+    return facts, broken
+
+
+def host_spec(model: ModelConfig, device: str = "auto") -> HostSpec:
+    """Return how to make a host of a model."""
+    options: Mapping[str, object] = model.options
+    backend = "fake" if model.is_fake else "transformers"
+    return HostSpec(model_path(model), backend, model.precision, device, 0, options)

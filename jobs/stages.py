@@ -1,0 +1,103 @@
+"""The remote functions and the host actor: thin wrappers, Arrow in and Arrow out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from actors.host import Host, HostSpec
+from cluster.dispatch import Remotes, StepHeader, Written
+from cluster.resources import STEP_CPUS, WRITE_CPUS
+from engine import schema
+from engine.context import StepContext, Unit
+from engine.step import Round, StepOutput, failed_unit, step
+from engine.store import UnitResult, write_evaluations, write_units
+
+StepReturn = tuple[StepHeader, pa.Table | UnitResult, pa.Table | None]
+
+
+@ray.remote(num_cpus=STEP_CPUS, num_returns=3, max_retries=3)
+def step_task(
+    context: StepContext, unit: Unit, attempt: int, numerics: str, *answered: pa.Table
+) -> StepReturn:
+    """Run `engine.step.step`; `answered` alternates lookups and replies."""
+    rounds = [Round(*answered[i : i + 2]) for i in range(0, len(answered), 2)]
+    return _returned(step(context, unit, attempt, numerics, rounds))
+
+
+@ray.remote(num_cpus=STEP_CPUS, num_returns=3, max_retries=3)
+def give_up_task(
+    context: StepContext, unit: Unit, attempt: int, code: str, message: str
+) -> StepReturn:
+    """Return the failures of a unit that can't be finished."""
+    return _returned(StepOutput(None, None, failed_unit(context, unit, attempt, code, message)))
+
+
+def _returned(output: StepOutput) -> StepReturn:
+    if output.result is not None:
+        failures = output.result.tables["failures"].num_rows
+        return StepHeader(True, 0, 0, output.result.nbytes, failures), output.result, None
+    request = output.request
+    assert request is not None
+    tokens = len(request.column("ids").combine_chunks().flatten())
+    header = StepHeader(False, request.num_rows, tokens, request.nbytes, 0)
+    return header, request, output.lookups
+
+
+@ray.remote(num_cpus=WRITE_CPUS, max_retries=3)
+def write_task(
+    run_dir: str, stem: str, stores: Sequence[str], *results: UnitResult
+) -> Written:
+    """Write results and new evaluations; nothing is visible before the driver commits it."""
+    # A retry of this task must not write where a half-dead twin still writes.
+    stem = f"{stem}-{os.urandom(3).hex()}"
+    commits = write_units(run_dir, stem, results)
+    stored = {}
+    for folder in dict.fromkeys(stores):
+        of_folder = [r for r, s in zip(results, stores, strict=True) if s == folder]
+        if made := write_evaluations(folder, stem, of_folder):
+            stored[folder] = made
+    return Written(commits, stored)
+
+
+@ray.remote(concurrency_groups={"score": 64, "control": 4})
+class HostActor(Host):
+    """A host whose `score` runs on many threads, and which answers `stats` while it computes.
+
+    Args:
+        spec: What to load.
+        threads: Threads of the model on a CPU; 0 for the node's physical cores divided by
+            `per_node`. Ray's own setting follows the logical CPUs, of which a host declares few.
+        per_node: Hosts on this node.
+    """
+
+    def __init__(self, spec: HostSpec, threads: int, per_node: int) -> None:
+        from dataclasses import replace
+
+        share = threads or max(1, physical_cores() // per_node)
+        super().__init__(replace(spec, threads=share))
+
+    def score(self, request: pa.Table) -> tuple[float, pa.Table]:  # type: ignore[override]
+        """Return the seconds spent, for the driver, and the reply, for the next step."""
+        reply = super().score(request)
+        return schema.cost_of(reply).seconds, reply
+
+
+def physical_cores() -> int:
+    """Return the physical cores this process may use."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(psutil.cpu_count(logical=False) or 1, allowed or 1))
+
+
+REMOTES = Remotes(step=step_task, give_up=give_up_task, write=write_task)
+
+
+def host_arguments(spec: HostSpec, threads: int | None, per_node: int) -> tuple[Any, ...]:
+    """Return the constructor's arguments of a `HostActor`."""
+    return (spec, threads or 0, per_node)

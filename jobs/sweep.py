@@ -1,0 +1,313 @@
+"""The main job: `python -m jobs.sweep configs/demo.yaml`, the same as `rayxai run`.
+
+Exit codes: 0 all done, 2 some examples failed, 3 aborted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from cluster.dispatch import Dispatcher, Tally
+from cluster.fleet import Fleet
+from cluster.resources import Layout, lay_out
+from cluster.session import output_base, ray_session
+from engine import schema
+from engine.commits import CommitLog
+from engine.config import SweepConfig
+from engine.context import Unit
+from engine.data import LoadedData, example_key, load_examples
+from engine.errors import ModelError, RayxaiError
+from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
+from engine.seeds import digest
+from engine.step import content_free_examples
+from engine.store import UnitResult, index_store, write_units
+from jobs.facts import facts_of, host_spec
+from jobs.progress import SweepProgress
+from jobs.runfolder import RunFolder, now
+
+DONE, SOME_FAILED, ABORTED = 0, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call of `run_sweep` came to.
+
+    Attributes:
+        folder: The run folder.
+        code: The exit code.
+        evaluations: Sequences scored by this call.
+        seconds: Wall time of this call.
+    """
+
+    folder: Path
+    code: int
+    evaluations: int
+    seconds: float
+
+
+def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, dict[str, str]]:
+    """Return the plan, the data with its failures, and the models that can't be found.
+
+    Raises:
+        RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
+    """
+    data = load_examples(data_source(config))
+    facts, broken = facts_of(config.models)
+    store = absolute(config.run.store)
+    return build_plan(config, data.examples, facts, store), data, broken
+
+
+def absolute(path: str) -> Path:
+    """Return a folder of outputs as an absolute path."""
+    return (output_base() / Path(path).expanduser()).resolve()
+
+
+def run_folder(config: SweepConfig) -> Path:
+    """Return the folder of a run."""
+    return absolute(config.run.out or f"runs/{config.run.name}")
+
+
+def run_sweep(config: SweepConfig, console: Console) -> Outcome:
+    """Run a sweep, or what is left of it, and write its tables and report.
+
+    Raises:
+        RayxaiError: Nothing could be done, or the sweep had to stop; the same call continues it.
+    """
+    started = time.monotonic()
+    plan, data, broken = prepare(config)
+    folder = RunFolder(run_folder(config))
+    plan = folder.open(plan)
+    left = folder.left(plan)
+    lost = _data_failures(plan, data, broken)
+    with_log = left or lost.unit not in folder.commits()
+    evaluations = 0
+    if with_log:
+        log = CommitLog(folder.path)
+        try:
+            folder.update(status="running")
+            _commit_directly(folder, log, lost)
+            evaluations = _run_units(plan, left, folder, log, console) if left else 0
+        except BaseException:
+            folder.update(status="stopped", code=ABORTED, stopped=now())
+            raise
+        finally:
+            log.close()
+    elif folder.record.get("status") == "finished" and (folder.path / "report.html").exists():
+        console.print(f"Finished already: {len(plan.units)} units are committed, nothing to do.")
+    code = _finish(folder, plan, console, rebuild=bool(with_log))
+    return Outcome(folder.path, code, evaluations, time.monotonic() - started)
+
+
+def _run_units(
+    plan: Plan, left: Sequence[Unit], folder: RunFolder, log: CommitLog, console: Console
+) -> int:
+    """Run units model by model; return the sequences scored."""
+    wanted = plan.config.cluster
+    store_logs: dict[str, CommitLog] = {}
+    sequences = 0
+    broken: dict[str, str] = {}
+    with ray_session(wanted.address, wanted.num_cpus) as offered:
+        layout = lay_out(offered, wanted)
+        try:
+            with SweepProgress(console, plan.config.run.name, len(left)) as progress:
+                for model in {model_key(p.model): p.model for p in plan.pairs.values()}.values():
+                    units = [u for u in left if plan.pairs[u.pair].model == model]
+                    if not units:
+                        continue
+                    try:
+                        tally = _run_model(
+                            plan, units, layout, folder, log, store_logs, progress
+                        )
+                    except ModelError as error:
+                        broken[model_key(model)] = str(error)
+                        _give_up_model(plan, folder, log, model_key(model), str(error))
+                        continue
+                    sequences += tally.sequences
+        finally:
+            for store_log in store_logs.values():
+                store_log.close()
+    if broken and len(broken) == len({model_key(p.model) for p in plan.pairs.values()}):
+        raise ModelError("\n".join(f"{name}: {why}" for name, why in broken.items()))
+    return sequences
+
+
+def _run_model(
+    plan: Plan,
+    units: Sequence[Unit],
+    layout: Layout,
+    folder: RunFolder,
+    log: CommitLog,
+    store_logs: dict[str, CommitLog],
+    progress: SweepProgress,
+) -> Tally:
+    from jobs.stages import REMOTES, HostActor, host_arguments
+
+    pairs = {u.pair: plan.pairs[u.pair] for u in units}
+    model = next(iter(pairs.values())).model
+    threads = plan.config.cluster.threads
+    spec = host_spec(model)
+    fleet = Fleet(HostActor, lambda: host_arguments(spec, threads, layout.per_node), layout)
+
+    def store_log(path: str) -> CommitLog:
+        if path not in store_logs:
+            store_logs[path] = CommitLog(path, exclusive=False)
+        return store_logs[path]
+
+    try:
+        info = fleet.start()
+        _note_host(folder, model_key(model), info, layout)
+        contexts = {
+            key: (ray.put(pair.context), pair.context.store) for key, pair in pairs.items()
+        }
+        dispatcher = Dispatcher(
+            REMOTES,
+            fleet,
+            str(folder.path),
+            log,
+            store_log,
+            contexts,
+            plan.config.cluster.attempts,
+            plan.config.cluster.commit_seconds,
+            progress,
+        )
+        began = time.monotonic()
+        tally = dispatcher.run(_with_store(pairs, units))
+        _note_rate(folder, model_key(model), fleet, time.monotonic() - began)
+        return tally
+    finally:
+        fleet.stop()
+
+
+def _with_store(pairs: Mapping[str, Pair], units: Sequence[Unit]) -> list[Unit]:
+    """Return the units with what the store has of their examples."""
+    result = []
+    for key, pair in pairs.items():
+        index = index_store(pair.context.store)
+        blanks = [example_key(e.fields) for e in content_free_examples(pair.context)]
+        result += [with_stored(u, index, blanks) for u in units if u.pair == key]
+    return result
+
+
+def _note_host(folder: RunFolder, key: str, info: Any, layout: Layout) -> None:
+    hosts = dict(folder.record.get("hosts", {}))
+    hosts[key] = {
+        "hosts": layout.hosts,
+        "gpus_per_host": layout.gpus,
+        "device": info.device,
+        "parameters": info.parameters,
+        "memory_bytes": info.memory_bytes,
+        "load_seconds": round(info.load_seconds, 2),
+        "scorer": info.scorer,
+        "numerics": info.numerics,
+        "numerics_text": info.numerics_text,
+    }
+    folder.update(hosts=hosts)
+
+
+def _note_rate(folder: RunFolder, key: str, fleet: Fleet, seconds: float) -> None:
+    """Record what the hosts computed and how busy they were."""
+    stats = fleet.stats()
+    hosts = dict(folder.record["hosts"])
+    hosts[key] |= {
+        "sequences_computed": sum(s.sequences_computed for s in stats),
+        "tokens_asked": sum(s.tokens_asked for s in stats),
+        "tokens_computed": sum(s.tokens_computed for s in stats),
+        "busy_fraction": round(sum(s.busy_seconds for s in stats) / (seconds * len(stats)), 3)
+        if stats and seconds
+        else None,
+        "wall_seconds": round(seconds, 2),
+    }
+    folder.update(hosts=hosts)
+
+
+def _data_failures(plan: Plan, data: LoadedData, broken: Mapping[str, str]) -> UnitResult:
+    """Return the failures that were there before any unit: bad rows, models that aren't found."""
+    name = plan.config.data.table_name
+    rows: list[dict[str, Any]] = [
+        {
+            "unit": "",
+            "data": name,
+            "example": f.id,
+            "stage": "data",
+            "code": f.code,
+            "message": f"{f.place}: {f.message}",
+        }
+        for f in data.failures
+    ]
+    rows += [
+        {
+            "unit": "",
+            "data": name,
+            "model": key.rsplit("/", 1)[0],
+            "precision": key.rsplit("/", 1)[1],
+            "stage": "model",
+            "code": "not_found",
+            "message": message,
+        }
+        for key, message in broken.items()
+    ]
+    return _failures_result("before", rows)
+
+
+def _failures_result(unit: str, rows: Sequence[dict[str, Any]]) -> UnitResult:
+    tables = {key: s.empty_table() for key, s in schema.RESULTS.items()}
+    for row in rows:
+        row["unit"] = unit
+    tables["failures"] = schema.rows_to_table(rows, schema.FAILURES)
+    return UnitResult(unit, 1, tables)
+
+
+def _give_up_model(plan: Plan, folder: RunFolder, log: CommitLog, key: str, message: str) -> None:
+    label, precision = key.rsplit("/", 1)
+    row = {
+        "data": plan.config.data.table_name,
+        "model": label,
+        "precision": precision,
+        "stage": "model",
+        "code": "not_loaded",
+        "message": message,
+    }
+    _commit_directly(folder, log, _failures_result(f"model:{key}", [row]), failed=True)
+
+
+def _commit_directly(
+    folder: RunFolder, log: CommitLog, result: UnitResult, failed: bool = False
+) -> None:
+    stem = f"{log.driver}-{digest([result.unit])}"
+    commits = write_units(folder.path, stem, [result])
+    log.append([c._replace(failed=failed) for c in commits])
+
+
+def _finish(folder: RunFolder, plan: Plan, console: Console, *, rebuild: bool) -> int:
+    """Write tables and report, settle the exit code, say where things are."""
+    from jobs.analyze import analyze
+
+    left = folder.left(plan)
+    failures = sum(
+        1 for c in folder.commits().values() for part in c.parts if part.table == "failures"
+    )
+    code = SOME_FAILED if failures or left else DONE
+    if rebuild:
+        folder.update(status="finished", code=code, finished=now())
+    if rebuild or not (folder.path / "report.html").exists():
+        analyze(folder.path, console)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sweep from the command line; return the exit code."""
+    from jobs.cli import run_command
+
+    return run_command(sys.argv[1:] if arguments is None else list(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
