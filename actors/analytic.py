@@ -179,7 +179,11 @@ def _all_share(own: int, others: Sequence[int]) -> float:
 
 def _row(name: str, weight: Any) -> tuple[float, ...]:
     try:
-        row = tuple(float(w) for w in weight) if isinstance(weight, list | tuple) else (float(weight),)
+        row = (
+            tuple(float(w) for w in weight)
+            if isinstance(weight, list | tuple)
+            else (float(weight),)
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the weight of {name!r} isn't a number: {weight!r}") from error
     if not row or not all(math.isfinite(w) for w in row):

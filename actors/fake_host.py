@@ -19,10 +19,9 @@ from engine.schema import ScoreTask
 MAX_TOKENS = 4096
 BATCH_TOKENS = 8192
 
-_OPTIONS = frozenset(
-    "bias weights groups noise seconds_per_token fail_on crash_on max_tokens batch_tokens "
-    "admit_tokens".split()
-)
+_MODEL_OPTIONS = {"bias", "weights", "groups"}
+_HOST_OPTIONS = {"noise", "seconds_per_token", "fail_on", "crash_on", "max_tokens"}
+_OPTIONS = _MODEL_OPTIONS | _HOST_OPTIONS | {"batch_tokens", "admit_tokens"}
 
 
 class FakeBackend:
@@ -130,7 +129,9 @@ def _text(sequence: ScoreSequence) -> str:
     return content.decode(errors="replace")
 
 
-def _batch_noise(sequences: Sequence[ScoreSequence], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _batch_noise(
+    sequences: Sequence[ScoreSequence], shape: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
     """Return numbers in [−1, 1] that are a function of the whole batch."""
     content = repr(list(sequences)).encode()
     seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "little")

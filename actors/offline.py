@@ -168,7 +168,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     fields.pop("_name_or_path", None)
     config = type(loaded.config).from_dict(fields)
     # a quantized model refuses to be saved, even when all its weights have been dequantized
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    auto: Any = AutoModelForCausalLM
+    plain = auto.from_config(config, dtype=torch.float32)
     plain.load_state_dict(loaded.state_dict())
     plain.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)

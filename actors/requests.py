@@ -68,7 +68,7 @@ class Row(NamedTuple):
     """A row of a request."""
 
     request: Pending
-    index: int
+    place: int
 
 
 class Batch(NamedTuple):

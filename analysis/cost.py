@@ -39,8 +39,9 @@ def cost_table(run: RunTables) -> pl.DataFrame:
     """Return means over examples, totals, and the share of evaluations that were not computed anew.
 
     `marginal_seconds` is a consumer's share of the host's time, `standalone_seconds` what it had
-    taken alone; both without `step_seconds`. `sharing_rate` = 1 − evaluations_new / evaluations_asked: what others had asked
-    already, or the store had. In rows of consumer `all` the measures of an example are added up.
+    taken alone; both without `step_seconds`. `sharing_rate` is 1 − evaluations_new /
+    evaluations_asked: what others had asked already, or the store had. In rows of consumer `all`
+    the measures of an example are added up.
     """
     by_example = [*FACTORS, "example"]
     groups = run.predictions.select(*by_example, "group").unique(by_example, keep="any")

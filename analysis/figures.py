@@ -16,7 +16,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.heatmap import LIGHT
 from engine.metrics.registry import REGISTRY
@@ -51,6 +51,7 @@ PRINT = Ink(
     LIGHT.negative,
     ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a6761d"),  # Okabe and Ito (2008)
 )
+DARK_SERIES = ("#56b4e9", "#ff9a4d", "#35c79b", "#e6a3c8", "#a9c9ff", "#d9b35c")
 THEMED = Ink("#fe0001", "#fe0002", "#fe0003", "#fe0004", tuple(f"#fe001{i}" for i in range(6)))
 """Stand-ins that `svg` turns into the page's CSS variables."""
 _VARIABLES = {
@@ -204,7 +205,7 @@ def _minus_random(tables: Tables, ink: Ink) -> Drawing | None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x")
     axes.set_xlabel("comprehensiveness minus random, 95 % interval")
-    _legend(axes, groups)
+    _legend(axes, len(groups))
     return Drawing(
         "faithfulness",
         "faithfulness",
@@ -215,9 +216,10 @@ def _minus_random(tables: Tables, ink: Ink) -> Drawing | None:
     )
 
 
-def _legend(axes: Axes, groups: Sequence[tuple[str, object]]) -> None:
-    if len(groups) > 1:
-        axes.legend(loc="best")
+def _legend(axes: Axes, entries: int) -> None:
+    """Put a legend above the axes, where it hides nothing; one entry needs none."""
+    if entries > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
 
 def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
@@ -236,7 +238,7 @@ def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
     axes.grid(axis="y")
     axes.set_xlabel("words deleted, strongest first")
     axes.set_ylabel("drop in probability")
-    axes.legend(loc="best")
+    _legend(axes, len({row["explainer"] for row in group}))
     return Drawing(
         "deletion",
         "faithfulness",
@@ -283,7 +285,7 @@ def _matrix(
             axes.add_patch(
                 Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, facecolor=tint, alpha=opacity, lw=0)
             )
-            text = "–" if value is None else f"{value:.2f}".replace("-", "−")
+            text = "" if i == j else "–" if value is None else f"{value:.2f}".replace("-", "−")
             axes.text(j, i, text, ha="center", va="center", fontsize=8.5)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -321,7 +323,8 @@ def _probabilities(predictions: pl.DataFrame, ink: Ink) -> Drawing | None:
     what = labels[last] if len(labels) == 2 else "the gold label"
     axes.set_xlabel(f"predicted probability of {what}")
     axes.set_ylabel("examples")
-    axes.legend(loc="best")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(axes, 2)
     caption = "A model that tells the classes apart has two heaps with little overlap."
     return Drawing(
         "probabilities",
@@ -349,14 +352,18 @@ def _cost(tables: Tables, ink: Ink) -> Drawing | None:
             axes.annotate(row["explainer"], (x, row["value"]), (6, 5), textcoords="offset points")
         axes.plot([], [], MARKERS[i], color=ink.series[i], label=label)
     axes.axhline(0, color=ink.text, linewidth=0.9, linestyle=(0, (4, 3)))
-    axes.set_xscale("log")
-    axes.margins(x=0.3)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    prices = [price[_key(row)] for row in gains if price.get(_key(row))]
+    if max(prices) > 20 * min(prices):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(0, 1.3 * max(prices))
     axes.grid(axis="both")
     axes.set_xlabel("seconds per explanation, sharing nothing")
     axes.set_ylabel("comprehensiveness minus random")
-    _legend(axes, groups)
+    _legend(axes, len(groups))
     return Drawing(
         "cost",
         "cost",

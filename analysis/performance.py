@@ -34,7 +34,7 @@ BIN_COLUMNS: Columns = {
 }
 
 FULL_MATRIX = 20
-"""Label sets up to this size have all cells of the confusion matrix, larger ones those that occur."""
+"""Label sets up to this size have the whole confusion matrix, larger ones the cells that occur."""
 AUROC_BUDGET = 2_000_000
 """Examples × labels up to which AUROC of more than two labels gets an interval."""
 BINS = 10

@@ -23,6 +23,8 @@ from markupsafe import Markup, escape
 
 from analysis.figures import (
     COST,
+    DARK_SERIES,
+    PRINT,
     SETTINGS,
     THEMED,
     Row,
@@ -37,6 +39,7 @@ from analysis.heatmap import (
     DARK,
     LIGHT,
     FeatureSpan,
+    Theme,
     decimals,
     largest,
     segments,
@@ -55,7 +58,31 @@ MOST_FAILURES = 50
 NAMED_WORDS = 20
 """Words listed with their number below an explanation, the strongest first."""
 
+_HEADS = {"explainer_a": "explainer", "explainer_b": "and", "rationale_kind": "marked by"}
 _OWN_TABLE = {"confusion", "probability_share"}  # metrics that a table of means has no place for
+_PAGE_COLOURS = {  # light, dark
+    "muted": ("#5c6670", "#a7b0b9"),
+    "line": ("#d9d6cf", "#383f47"),
+    "soft": ("#f0eee9", "#262b32"),
+    "accent": ("#0b5cad", "#7db9f0"),
+    "positive-line": ("#945000", "#ffb454"),
+    "negative-line": ("#0b5cad", "#7db9f0"),
+    "good": ("#12603f", "#8fdcb4"),
+    "good-soft": ("#dff1e7", "#173628"),
+    "bad": ("#9b2318", "#ffb3a7"),
+    "bad-soft": ("#fbe5e1", "#472019"),
+    # Okabe and Ito (2008), and lighter relatives on dark
+    **{f"series-{i}": pair for i, pair in enumerate(zip(PRINT.series, DARK_SERIES, strict=True))},
+}
+_COUNTS = {
+    "confusion",
+    *(
+        f"{total}{kind}_{how}"
+        for total in ("", "total_")
+        for kind in ("evaluations", "tokens")
+        for how in ("asked", "new")
+    ),
+}
 _TEMPLATES = Path(__file__).parent
 
 
@@ -175,7 +202,7 @@ def write_report(run: ReportInput, path: Path) -> Path:
         run=run,
         css=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         js=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
-        themes={"light": _variables(LIGHT), "dark": _variables(DARK)},
+        themes={"light": page_colours(LIGHT), "dark": page_colours(DARK)},
         facts=_facts(run),
         summary=_summary(run),
         failures=_failures(run.failures),
@@ -194,14 +221,14 @@ def write_report(run: ReportInput, path: Path) -> Path:
 
 
 def number(value: float | None) -> str:
-    """Return a number for a table cell: three decimals, fewer for large ones, "–" for none."""
+    """Return a number to read: counts whole, others with three decimals, fewer for large ones."""
     if value is None or value != value:
         return "–"
     size = abs(value)
-    if size and size < 5e-4:
-        text = re.sub(r"e([+-])0*", r"e\1", f"{value:.1e}")
-    elif size >= 1000 or (size >= 10 and value == round(value)):
+    if isinstance(value, int) or size >= 1000:
         text = f"{value:,.0f}".replace(",", "\u202f")
+    elif size and size < 5e-4:
+        text = re.sub(r"e([+-])0*", r"e\1", f"{value:.1e}")
     else:
         text = f"{value:.{3 if size < 10 else 1}f}"
     return text.replace("-", "−")
@@ -211,15 +238,19 @@ def _cell(row: Row, prefix: str = "value") -> Cell:
     ends = ("ci_low", "ci_high") if prefix == "value" else (f"{prefix}_ci_low", f"{prefix}_ci_high")
     low, high = (row.get(end) for end in ends)
     interval = "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
-    return Cell(number(row.get(prefix)), interval)
+    value = row.get(prefix)
+    if value is not None and row["metric"] in _COUNTS and value == round(value):
+        value = int(value)
+    return Cell(number(value), interval)
 
 
-def _variables(theme: Any) -> dict[str, str]:
-    names = {k: v for k, v in theme._asdict().items()}
+def page_colours(theme: Theme) -> dict[str, str]:
+    """Return the CSS variables of a theme: its heat colours and the colours of the page around."""
+    colours: dict[str, str] = dict(theme._asdict())
     for sign in ("positive", "negative"):
-        colour = names[sign]
-        names[f"{sign}-rgb"] = " ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
-    return names
+        colour = colours[sign]
+        colours[f"{sign}-rgb"] = " ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+    return colours | {name: pair[theme is DARK] for name, pair in _PAGE_COLOURS.items()}
 
 
 # ---- what was run
@@ -247,7 +278,7 @@ def _facts(run: ReportInput) -> list[tuple[str, str]]:
         " · ".join(str(part) for part in parts if part)
         for parts in _distinct(run.predictions, ("model", "precision", "adapter"))
     ]
-    evaluations = run.attributions["evaluations"].sum() if _has(run, "evaluations") else 0
+    evaluations = sum(row[0] for row in run.attributions.select("evaluations").iter_rows())
     shots = [
         ("Model", ", ".join(models)),
         ("Data", ", ".join(_values(run.predictions, "data"))),
@@ -260,10 +291,6 @@ def _facts(run: ReportInput) -> list[tuple[str, str]]:
         ("Versions", _versions(run.run_json)),
     ]
     return [(name, text) for name, text in shots if text]
-
-
-def _has(run: ReportInput, column: str) -> bool:
-    return column in run.attributions.columns and not run.attributions.is_empty()
 
 
 def _distinct(frame: pl.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -385,7 +412,9 @@ def _score(run: ReportInput, factors: Row, name: str, gain: Row | None, own: pl.
         facts.append(f"{number(row['value'])} s an explanation")
     verdict = _words(gain.get("verdict")) if gain else ""
     cell = _cell(gain) if gain else None
-    return Score(name, cell, _tone(gain), verdict, facts)
+    if cell and gain and gain["value"] > 0:
+        cell = cell._replace(text="+" + cell.text)
+    return Score(name, cell, _tone(verdict), verdict, facts)
 
 
 def _median(frame: pl.DataFrame, column: str) -> float | None:
@@ -393,13 +422,9 @@ def _median(frame: pl.DataFrame, column: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _tone(row: Row | None) -> str:
-    if row is None or row.get("ci_low") is None or row.get("ci_high") is None:
-        return "open"
-    accuracy, majority = row.get("accuracy_ci_low"), row.get("majority_rate")
-    if accuracy is not None and majority is not None and accuracy <= majority:
-        return "open"
-    return "good" if row["ci_low"] > 0 else "bad" if row["ci_high"] < 0 else "open"
+def _tone(verdict: str) -> str:
+    tones = {"better": "good", "worse": "bad"}
+    return tones.get(verdict.partition(" ")[0], "open")
 
 
 def _words(name: object) -> str:
@@ -474,8 +499,8 @@ def _grids(tables: Mapping[str, pl.DataFrame], name: str) -> list[Grid]:
             _grid("Totals of the run", totals, ("explainer",)),
         ]
     else:
-        keys = ("explainer_a", "explainer_b") if name == "agreement" else ("explainer",)
-        keys += ("rationale_kind",) if name == "plausibility" else ()
+        keys = ["explainer_a", "explainer_b"] if name == "agreement" else ["explainer"]
+        keys += ["rationale_kind"] if name == "plausibility" else []
         grids = [_grid(_accuracy_note(plain), plain, keys)]
     return [grid for grid in grids if grid.rows]
 
@@ -483,7 +508,7 @@ def _grids(tables: Mapping[str, pl.DataFrame], name: str) -> list[Grid]:
 def _column(row: Row) -> str:
     """Return a column's heading: the metric, the reference, which way is better."""
     random = " − random" if row.get("reference") == "minus_random" else ""
-    arrow = {"higher": " ↑", "lower": " ↓"}.get(row.get("direction") or "", "")
+    arrow = {"higher": "\u00a0↑", "lower": "\u00a0↓"}.get(row.get("direction") or "", "")
     return title_of(row["metric"]) + random + arrow
 
 
@@ -494,25 +519,32 @@ def _grid(
     column: Callable[[Row], str] = _column,
 ) -> Grid:
     """Return rows × metrics; the settings that vary head the rows beside `keys`."""
-    keys = [*varying(rows, [c for c in SETTINGS if rows and c in rows[0]]), *keys]
+    settings = varying(rows, [c for c in SETTINGS if rows and c in rows[0]])
+    keys = [
+        *[c for c in settings if c in FACTORS],
+        *keys,
+        *[c for c in settings if c not in FACTORS],
+    ]
     columns = list(dict.fromkeys(column(row) for row in rows))
     by_key: dict[tuple[str, ...], dict[str, Cell]] = {}
     for row in rows:
-        cells = by_key.setdefault(tuple(str(row.get(key) or "none") for key in keys), {})
+        cells = by_key.setdefault(
+            tuple(
+                _words(row.get(key)) if key == "rationale_kind" else str(row.get(key) or "none")
+                for key in keys
+            ),
+            {},
+        )
         cells[column(row)] = _cell(row)
         if row.get("reference") == "minus_random" and row["metric"] == "comprehensiveness":
             cells["Verdict"] = Cell(_words(row.get("verdict")) or "–")
     if any("Verdict" in cells for cells in by_key.values()):
-        columns.append("Verdict")
+        columns.insert(0, "Verdict")
     lines = [
         (list(key), [cells.get(name, Cell("–")) for name in columns])
         for key, cells in by_key.items()
     ]
-    heads = [
-        _words(key).replace("explainer a", "explainer").replace("explainer b", "and")
-        for key in keys
-    ]
-    return Grid(caption, heads, columns, lines)
+    return Grid(caption, [_HEADS.get(key, _words(key)) for key in keys], columns, lines)
 
 
 def _accuracy_note(rows: Sequence[Row]) -> str:
@@ -524,7 +556,7 @@ def _accuracy_note(rows: Sequence[Row]) -> str:
             cell = _cell(row, "accuracy")
             label = combination(row, shown)
             notes[label] = (
-                f"{label + ': ' if label else ''}the model’s accuracy on these examples is "
+                f"{label + ': the' if label else 'The'} model’s accuracy on these examples is "
                 f"{cell.text} {cell.interval}, the majority rate {number(row['majority_rate'])}"
             )
     return "; ".join(notes.values()) or "By explainer"
@@ -676,6 +708,6 @@ def _word(
     if errors is not None and errors[feature] is not None:
         title += f" ± {errors[feature]:.{decimals(scale)}f}"
     share = abs(value) / scale if scale and value == value else 0.0
-    return Markup('<span class="w {}" style="--a:{}" data-f="{}" title="{}">{}</span>').format(
-        _sign(value), f"{share:.2f}", feature, title, text
+    return Markup('<span class="w {}" style="--a:{}" title="{}">{}</span>').format(
+        _sign(value), f"{share:.2f}", title, text
     )

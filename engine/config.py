@@ -256,10 +256,6 @@ class MetricsConfig(_Section):
     """Random orders that give the expected value under chance."""
     curve_points: int = Field(default=20, ge=2)
     """Longest deletion curve that removes one word at a time."""
-    top_k: int = Field(default=5, ge=1)
-    """Words compared by the top-k overlap of explainers."""
-    bootstrap: int = Field(default=1000, ge=100)
-    """Resamples of the 95 % intervals."""
 
     @field_validator("fractions")
     @classmethod
@@ -399,9 +395,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a sweep is a mapping with the keys models, data, prompt, …")
+    return parse_config(apply_overrides(raw, overrides), str(path))
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set `a.b=c` assignments in plain values, and return them.
+
+    Raises:
+        ConfigError: An assignment is malformed or names something below a plain value.
+    """
     for override in overrides:
         _set(raw, override)
-    return parse_config(raw, str(path))
+    return raw
 
 
 def parse_config(raw: Mapping[str, Any], place: str = "configuration") -> SweepConfig:

@@ -1,4 +1,4 @@
-"""Features: which spans of the user's text are kept or removed as one, and which tokens they are."""
+"""Features: spans of the user's text that are kept or removed as one, and which tokens they are."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def split_features(
       as an emoji is a word of its own; punctuation is context. A script without spaces between its
       words gives one word a run: use `tokens` for it.
     - `sentences`: see `engine.sentences`.
-    - `tokens`: the spans of the tokenizer's tokens in the prompt, without the template's characters.
-      Tokens that share a character are one feature. A token that reaches into the template counts
-      if it holds a visible character of the user's.
+    - `tokens`: the spans of the tokens in the prompt, without the template's characters. Tokens
+      that share a character are one feature. A token that reaches into the template counts if it
+      holds a visible character of the user's.
 
     Args:
         fields: Input field -> text.

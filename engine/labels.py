@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.errors import ConfigError
-from engine.prompts import PromptTemplate
 from engine.tokens import Tokenizer
 
+if TYPE_CHECKING:
+    from engine.prompts import PromptTemplate
+
 PROBES = ("good", "Was it worth 20? No.", "ça va 🙂")
-"""Texts that end in a letter, a full stop and an emoji: a label's tokens must not depend on them."""
+"""Texts that end in a letter, a full stop, an emoji: a label's tokens must not depend on them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,26 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 from engine.errors import ConfigError, ExampleError
+from engine.labels import LabelSet, resolve_labels
+
+__all__ = [
+    "LabelSet",
+    "Message",
+    "PromptTemplate",
+    "Slot",
+    "few_shot",
+    "from_chat",
+    "parse_template",
+    "resolve_labels",
+]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKENS = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
-Message = dict[str, str]
+Message: TypeAlias = dict[str, str]
 """One turn of a chat: `role` and `content`."""
 
 
@@ -27,18 +39,6 @@ class Slot:
     """The place of an input field in a template."""
 
     name: str
-
-
-class Solved(NamedTuple):
-    """An example with its answer, to stand in front of a few-shot prompt.
-
-    Attributes:
-        fields: Input field -> text.
-        label: Name of its label.
-    """
-
-    fields: Mapping[str, str]
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def parse_template(
 
 def few_shot(
     template: PromptTemplate,
-    examples: Sequence[Solved],
+    examples: Sequence[tuple[Mapping[str, str], str]],
     labels: Mapping[str, str],
     separator: str = "\n\n",
 ) -> PromptTemplate:
@@ -137,7 +137,7 @@ def few_shot(
 
     Args:
         template: Of the example to be solved, and of those in front.
-        examples: In their order.
+        examples: Fields and label name of each, in their order.
         labels: Label name -> label string.
         separator: Between two examples.
 
@@ -145,13 +145,12 @@ def few_shot(
         ConfigError: An example has an unknown label.
     """
     front = ""
-    for number, example in enumerate(examples, 1):
-        if example.label not in labels:
+    for number, (fields, label) in enumerate(examples, 1):
+        if label not in labels:
             raise ConfigError(
-                f"few-shot example {number} has the label {example.label!r}; "
-                f"the labels are {list(labels)}"
+                f"few-shot example {number} has the label {label!r}; the labels are {list(labels)}"
             )
-        front += template.complete(example.fields, labels[example.label]) + separator
+        front += template.complete(fields, labels[label]) + separator
     return PromptTemplate(_joined([front, *template.pieces]), template.add_special_tokens)
 
 

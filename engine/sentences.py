@@ -19,9 +19,12 @@ _END = re.compile(
 )
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]+$")
 _INITIAL = re.compile(r"[^\W\d_]")
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof sr jr st vs etc e.g i.e cf al inc ltd co vol fig approx dept est".split()
-)
+# fmt: off
+_ABBREVIATIONS = frozenset((
+    "mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "etc", "e.g", "i.e", "cf", "al",
+    "inc", "ltd", "co", "vol", "fig", "approx", "dept", "est",
+))
+# fmt: on
 
 
 def sentences(text: str) -> list[tuple[int, int]]:

@@ -19,6 +19,9 @@ LEVERAGE_CAP = 1 - 1e-3
 """Residuals are divided by one minus the leverage (MacKinnon & White 1985, HC3); beyond this cap
 the quotient would be rounding noise."""
 
+CONDITION = 1e13
+"""Normal equations that are conditioned worse have the least-norm solution."""
+
 
 class RidgeFit(NamedTuple):
     """A surrogate with an intercept.
@@ -143,19 +146,21 @@ def scatter(influence_CF: FloatCF, residuals_CL: FloatCL, counts_C: FloatC) -> F
         residuals_CL: Of one draw.
         counts_C: Number of draws each row stands for.
     """
-    n = counts_C.sum()
-    squares = (counts_C[:, None] * residuals_CL**2).T @ influence_CF**2
+    n = float(counts_C.sum())
+    squares: FloatLF = (counts_C[:, None] * residuals_CL**2).T @ influence_CF**2
     if n < 2:
         return squares
-    sums = (counts_C[:, None] * residuals_CL).T @ influence_CF
-    return np.maximum(squares - sums**2 / n, 0) * n / (n - 1)
+    sums: FloatLF = (counts_C[:, None] * residuals_CL).T @ influence_CF
+    centred: FloatLF = np.maximum(squares - sums**2 / n, 0)
+    return centred * (n / (n - 1))
 
 
 def _inverse(gram: FloatCF) -> FloatCF:
     try:
-        inverse = np.linalg.inv(gram)
+        inverse = np.asarray(np.linalg.inv(gram), dtype=np.float64)
+        # a matrix that is singular but for rounding passes `inv` with entries of any size
+        if np.abs(inverse).max(initial=0) * np.abs(gram).max(initial=0) < CONDITION:
+            return inverse
     except np.linalg.LinAlgError:
-        return np.linalg.pinv(gram, hermitian=True)
-    # a matrix that is singular but for rounding passes `inv` with entries of any size
-    conditioned = np.abs(inverse).max(initial=0) * np.abs(gram).max(initial=0) < 1e13
-    return inverse if conditioned else np.linalg.pinv(gram, hermitian=True)
+        pass  # the least-norm solution below
+    return np.asarray(np.linalg.pinv(gram, hermitian=True), dtype=np.float64)

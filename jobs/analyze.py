@@ -30,12 +30,7 @@ def analyze(path: Path, console: Console) -> Path:
         raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
     config = parse_config(record["config"], f"{path}/run.json")
     run = RunTables.load(path)
-    tables = build_tables(
-        run,
-        resamples=config.metrics.bootstrap,
-        top_k=config.metrics.top_k,
-        seed=config.run.seed,
-    )
+    tables = build_tables(run)
     write_tables(tables, path)
     write_figures(tables, run.predictions, path / "figures")
     report = write_report(

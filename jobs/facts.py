@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from actors.backend import HostSpec
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.plan import ModelFacts, model_key
 from engine.seeds import digest
+
+
+NO_WINDOW = 2**31 - 1
+"""Stands for a model without a longest input."""
 
 
 def model_facts(model: ModelConfig) -> ModelFacts:
@@ -27,10 +33,21 @@ def model_facts(model: ModelConfig) -> ModelFacts:
     return ModelFacts(
         loader.weights_digest(source),
         spec.json,
-        spec.max_tokens,
+        spec.max_tokens or NO_WINDOW,
         spec.chat,
-        loader.count_parameters(source),
+        _parameters(source.location),
     )
+
+
+def _parameters(folder: str) -> int | None:
+    """Return the number of weights in a folder's safetensors files, read from their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(str(file), framework="numpy") as tensors:
+            total += sum(math.prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
+    return total or None
 
 
 def model_path(model: ModelConfig) -> str:

@@ -302,12 +302,12 @@ def _finish(folder: RunFolder, plan: Plan, console: Console, *, rebuild: bool) -
     return code
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sweep from the command line; return the exit code."""
-    from jobs.cli import run_command
+def main() -> None:
+    """Run `rayxai run` with this process's arguments."""
+    from jobs.cli import app
 
-    return run_command(sys.argv[1:] if arguments is None else list(arguments))
+    app(["run", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

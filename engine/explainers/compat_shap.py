@@ -59,6 +59,12 @@ def check_selection(l1_reg: Any) -> None:
         )
 
 
+def smallest(n_features: int, l1_reg: L1 | None) -> int:
+    """Return the smallest `nsamples` that a selection can work with."""
+    # scikit-learn's LassoLarsIC needs more rows than unknowns, and there are two rows a sample
+    return (n_features + 3) // 2 if l1_reg in ("aic", "bic") and n_features > 1 else 1
+
+
 def draw(seed: int, n_features: int, nsamples: int) -> Design:
     """Return the coalitions shap values after `np.random.seed(seed)`, and their weights.
 

@@ -33,17 +33,17 @@ class KernelShap(Explainer):
     The default profile values every coalition together with its complement, the middle size of an
     even F included (Covert & Lee 2021: pairing is worth a factor of about four in evaluations; it
     makes the estimate blind to any game u(S) = u(complement of S), whose Shapley values are 0).
-    Sizes are enumerated from the border inwards as far as the budget goes, the first always; the
-    rest of the budget is spread over the other sizes in proportion to their weight, without
-    repeats. Where the budget covers all 2^F coalitions, the values are exact.
+    Sizes are enumerated from the border inwards as far as the budget goes; the rest of it is spread
+    over the other sizes in proportion to their weight, without repeats. Where the budget covers all
+    2^F coalitions, the values are exact.
 
     Attributes:
         num_samples: Most coalitions valued, the empty and the full one included; at least 2F + 2 or
             2^F. 2F + 2048 if None, as in shap. With `compat`: shap's `nsamples`, which doesn't
             count the empty and the full one.
         seed: Of the draws.
-        compat: `shap` reproduces shap 0.51's `KernelExplainer` after `np.random.seed(seed)`; None is
-            the default profile.
+        compat: `shap` reproduces shap 0.51's `KernelExplainer` after `np.random.seed(seed)`; None
+            is the default profile.
         l1_reg: Only with `compat`: shap's feature selection, `num_features(K)`, `aic`, `bic`, a
             penalty, or False for none; `num_features(10)` if None, as in shap.
     """
@@ -64,7 +64,8 @@ class KernelShap(Explainer):
             compat_shap.check_selection(self.l1_reg)
             if self.compat is None and self.l1_reg is not False:
                 raise ConfigError(
-                    "kernel_shap: l1_reg needs `compat: shap`; the default profile keeps all features"
+                    "kernel_shap: l1_reg needs `compat: shap`; the default profile keeps all "
+                    "features"
                 )
 
     def ask(self, pool: CoalitionPool) -> BoolCF:
@@ -77,7 +78,9 @@ class KernelShap(Explainer):
         if n_features == 0:
             return pool.missing(ends(0))
         if self.compat:
-            inner = compat_shap.draw(self.seed, n_features, self._budget(n_features)).coalitions
+            budget, needed = self._budget(n_features), compat_shap.smallest(n_features, self.l1_reg)
+            require_samples("kernel_shap[compat]", budget, n_features, needed)
+            inner = compat_shap.draw(self.seed, n_features, budget).coalitions
         else:
             half = self._design(n_features).coalitions
             inner = np.stack([half, ~half], axis=1).reshape(-1, n_features)
@@ -87,7 +90,7 @@ class KernelShap(Explainer):
         """Return the values with their additivity residual and, where not exact, standard error.
 
         The standard error is that of the random part of the design, given the enumerated part; it
-        is None where there is no random part and yet not all coalitions.
+        is None where fewer pairs were drawn than there are features, whose spread says little.
         """
         if pool.n_features == 0:
             return no_features(pool)
@@ -110,7 +113,8 @@ class KernelShap(Explainer):
         half = design.coalitions
         # of a coalition and its complement only half the difference tells of Shapley values
         odd_CL = (pool.lookup(half) - pool.lookup(~half)) / 2
-        fit = constrained_least_squares(half - 0.5, odd_CL, design.weights, full_L - empty_L)
+        x_PF = half.astype(np.float64) - 0.5
+        fit = constrained_least_squares(x_PF, odd_CL, design.weights, full_L - empty_L)
         return Attribution(
             values=fit.coef,
             base=empty_L,
@@ -143,7 +147,7 @@ def _std_error(fit: ConstrainedFit, design: Pairs) -> FloatLF | None:
     """Return the sandwich standard error of the drawn pairs, with the finite-population share."""
     if design.exact:
         return np.zeros_like(fit.coef)
-    if not design.strata:
+    if len(design.coalitions) - design.enumerated < fit.coef.shape[1]:
         return None
     variance = np.zeros_like(fit.coef)
     for stratum in design.strata:

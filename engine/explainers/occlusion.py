@@ -15,9 +15,10 @@ from engine.types import Attribution, BoolCF
 
 @dataclass(frozen=True, slots=True)
 class Occlusion(Explainer):
-    """Leave-one-out: φ_i = v(all) − v(all without i), signed (Zeiler & Fergus 2014; Li et al. 2016).
+    """Leave-one-out: φ_i = v(all) − v(all without i), signed.
 
-    Not additive: `residual` says how much of v(all) − v(none) the single removals leave over.
+    Zeiler & Fergus (2014) for images, Li et al. (2016) for words. Not additive: `residual` says how
+    much of v(all) − v(none) the single removals leave over.
 
     Attributes:
         seed: Not used; here so that all methods are built alike.

@@ -50,17 +50,18 @@ class _Sizes(NamedTuple):
     """The sizes 1..⌊F/2⌋: Shapley kernel mass of each with its complement, and number of pairs."""
 
     mass: Floats
-    pairs: list[int]
+    pairs: tuple[int, ...]
 
 
 def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     """Return a design of at most `n_pairs` pairs.
 
     Sizes are enumerated from 1 up while the pairs left, spread by kernel mass, would suffice for
-    all of the next size (as shap does), size 1 always. The other sizes share the rest: first the
-    whole part of their expected numbers, then the fractions by systematic sampling. A size that
-    expects a pair or more has its whole mass divided among its pairs; smaller ones have the weight
-    that is right in expectation, and form one stratum.
+    all of the next size, as shap does; size 1 also where there are fewer than two pairs a feature.
+    The other sizes share the rest in proportion to their mass, rounded at random by systematic
+    sampling. A size that expects a pair or more has its whole mass divided among its pairs; in
+    smaller ones a pair's weight is the mass over the expected number, right in expectation. Sizes
+    with fewer than two pairs form one stratum.
 
     Args:
         seed: Of the draws.
@@ -69,38 +70,28 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     """
     if n_pairs == 2 ** (n_features - 1) - 1:
         return _all_pairs(n_features)
-    mass, pairs = _sizes(n_features)
-    blocks: list[BoolCF] = []
-    weights: list[Floats] = []
-    left, n_full = n_pairs, 0
-    while n_full < len(pairs) and (n_full == 0 or _suffices(left, mass[n_full:], pairs[n_full])):
-        blocks.append(_all_of_size(n_features, n_full + 1))
-        weights.append(np.full(pairs[n_full], mass[n_full] / pairs[n_full]))
-        left -= pairs[n_full]
-        n_full += 1
-    enumerated = n_pairs - left
+    sizes = _sizes(n_features)
+    n_full, left = _border(sizes, n_pairs)
     random = generator("kernel_shap", seed, n_features)
-    counts, expected = _allocate(random, left, mass[n_full:])
+    counts, expected = _allocate(random, left, sizes.mass[n_full:])
+    blocks = [_all_of_size(n_features, size) for size in range(1, n_full + 1)]
+    weights = [np.full(len(b), m / len(b)) for b, m in zip(blocks, sizes.mass, strict=False)]
     strata: list[Stratum] = []
-    start = enumerated
-    # sizes with an expected pair or more come first: the stratum of the others is one block
-    for k in np.argsort(expected < 1, kind="stable"):
-        size, count = n_full + int(k) + 1, min(int(counts[k]), pairs[n_full + int(k)])
-        if count == 0:
-            continue
-        blocks.append(_draw(random, n_features, size, count, pairs[size - 1]))
-        share = count if expected[k] >= 1 else expected[k]
-        weights.append(np.full(count, mass[size - 1] / share))
-        rows = slice(start, start + count)
-        if expected[k] >= 1 and count > 1:
-            strata.append(Stratum(rows, 1 - count / pairs[size - 1]))
-        elif strata and strata[-1].unseen == 1:
-            strata[-1] = Stratum(slice(strata[-1].rows.start, rows.stop), 1)
-        else:
-            strata.append(Stratum(rows, 1))
-        start = rows.stop
+    start = pooled = n_pairs - left
+    alone = (expected < 1) | (counts < 2)
+    for k in np.argsort(alone, kind="stable").tolist():
+        size, pairs, mass = n_full + k + 1, sizes.pairs[n_full + k], sizes.mass[n_full + k]
+        count = min(int(counts[k]), pairs)
+        blocks.append(_draw(random, n_features, size, count, pairs))
+        weights.append(np.full(count, mass / max(count if expected[k] >= 1 else expected[k], 1e-9)))
+        if not alone[k]:
+            strata.append(Stratum(slice(start, start + count), 1 - count / pairs))
+            pooled += count
+        start += count
+    if start > pooled:
+        strata.append(Stratum(slice(pooled, start), 1.0))
     return Pairs(
-        np.concatenate(blocks), np.concatenate(weights), enumerated, tuple(strata), exact=False
+        np.concatenate(blocks), np.concatenate(weights), n_pairs - left, tuple(strata), exact=False
     )
 
 
@@ -109,11 +100,21 @@ def _sizes(n_features: int) -> _Sizes:
     middle = 2 * size == n_features
     mass = np.where(middle, 1, 2) / (size * (n_features - size))
     pairs = [math.comb(n_features, s) // (2 if 2 * s == n_features else 1) for s in size.tolist()]
-    return _Sizes(mass / mass.sum(), pairs)
+    return _Sizes(mass / mass.sum(), tuple(pairs))
 
 
-def _suffices(left: int, mass: Floats, pairs: int) -> bool:
-    return pairs <= left and left * mass[0] / mass.sum() >= pairs * (1 - 1e-8)
+def _border(sizes: _Sizes, n_pairs: int) -> tuple[int, int]:
+    """Return how many sizes are enumerated, and the pairs left for the others."""
+    left = n_pairs
+    # below two pairs a feature, each feature alone and left out tells more than random pairs do
+    forced = n_pairs < 2 * sizes.pairs[0]
+    for n_full, cost in enumerate(sizes.pairs):
+        mass = sizes.mass[n_full:]
+        suffices = cost <= left and left * mass[0] / mass.sum() >= cost * (1 - 1e-8)
+        if not suffices and not (forced and n_full == 0):
+            return n_full, left
+        left -= cost
+    raise AssertionError("n_pairs covers all sizes")
 
 
 def _all_pairs(n_features: int) -> Pairs:
@@ -132,7 +133,7 @@ def _all_of_size(n_features: int, size: int) -> BoolCF:
 
 
 def _allocate(random: np.random.Generator, left: int, mass: Floats) -> tuple[Floats, Floats]:
-    """Return how many pairs each size receives, and the expectation of it."""
+    """Return how many pairs each size receives, by systematic sampling, and the expectation."""
     expected = left * mass / mass.sum()
     ends = np.concatenate([[0.0], np.cumsum(expected)])
     ends[-1] = left

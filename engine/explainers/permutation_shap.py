@@ -25,13 +25,13 @@ from engine.types import Attribution, BoolCF
 
 @dataclass(frozen=True, slots=True)
 class PermutationShap(Explainer):
-    """Mean marginal contribution along random orders (Castro et al. 2009; Štrumbelj & Kononenko
-    2014), each order followed by its reverse.
+    """Mean marginal contribution of each feature along random orders and their reverses.
 
-    An order and its reverse are exact for games of pairwise interactions, as in shap's
-    `PermutationExplainer`. Together they cost 2(F − 1) coalitions besides the empty and the full
-    one, so `num_samples` buys (num_samples − 2) // (2(F − 1)) of them. Where the budget covers all
-    2^F coalitions, the values are exact.
+    Castro et al. (2009); Štrumbelj & Kononenko (2010, 2014). An order and its reverse are exact for
+    games of pairwise interactions, as in shap's `PermutationExplainer`. Together they cost
+    2(F − 1) coalitions besides the empty and the full one, so `num_samples` buys
+    (num_samples − 2) // (2(F − 1)) of them. Where the budget covers all 2^F coalitions, the values
+    are exact.
 
     Attributes:
         num_samples: Most coalitions valued, the empty and the full one included; at least 2F.

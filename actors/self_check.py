@@ -1,0 +1,115 @@
+"""What a model family allows, found by trying it at load against the plain forward pass."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.batching import ScoreSequence
+from actors.label_scorer import LabelScorer, Reading, output_matrix
+from actors.prefix_cache import PrefixCache, supports_prefixes
+from engine.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+_PREFIX = 4
+_LENGTHS = (6, 9, 12)
+_LABELS = ((3,), (5, 7), (5, 8, 11))
+
+
+def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer, str]:
+    """Return the fastest scorer that agrees with the plain forward pass, and its name.
+
+    Tried on a probe of three short sequences with labels of one to three tokens: the output matrix
+    on gathered states (families that scale or cap their logits differ there), padded batches, and
+    the kept prefix.
+
+    Args:
+        model: A loaded causal model.
+        prefixes_kept: Most prefixes to keep; 0 turns their reuse off.
+
+    Raises:
+        ModelError: A padded batch differs from one sequence at a time.
+    """
+    import torch
+
+    probe = _probe(vocabulary_size(model))
+    with torch.inference_mode():
+        expected = np.array([_plain(model, sequence) for sequence in probe])
+    exact = model.dtype == torch.float32
+    tolerance = 1e-3 if exact else 0.25
+    reading = _reading(model, probe, exact)
+    scorer = LabelScorer(model, reading, None)
+    gap = _gap(scorer.score(probe, _LABELS).log_probs, expected)
+    if not gap <= tolerance:
+        raise ModelError(
+            f"{type(model).__name__} scores a padded batch {gap:.2g} off a single sequence, so its "
+            "results would depend on what is scored together; use another model"
+        )
+    if prefixes_kept and supports_prefixes(model.config):
+        fast = LabelScorer(model, reading, PrefixCache(model, prefixes_kept))
+        if _gap(fast.score(probe, _LABELS, _PREFIX).log_probs, expected) <= tolerance:
+            return fast, f"{reading}+prefix"
+    return scorer, reading
+
+
+def vocabulary_size(model: Any) -> int:
+    """Return the number of token ids that a model takes."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _probe(vocabulary: int) -> list[ScoreSequence]:
+    """Return sequences that share their first tokens, the rest spread over the vocabulary."""
+    spread = [(7919 * i + 13) % vocabulary for i in range(sum(_LENGTHS))]
+    return [
+        ScoreSequence(tuple(spread[:_PREFIX] + spread[_PREFIX + length : 2 * length]))
+        for length in _LENGTHS
+    ]
+
+
+def _plain(model: PreTrainedModel, sequence: ScoreSequence) -> list[float]:
+    """Return the labels' log-probabilities [L], every label run whole in a pass of its own."""
+    import torch
+
+    totals = []
+    for label in _LABELS:
+        row = torch.tensor([sequence.ids + label], device=model.device)
+        log_probs = model(input_ids=row).logits[0].float().log_softmax(dim=-1)
+        first = len(sequence.ids) - 1
+        totals.append(sum(float(log_probs[first + i, token]) for i, token in enumerate(label)))
+    return totals
+
+
+def _reading(model: PreTrainedModel, probe: list[ScoreSequence], exact: bool) -> Reading:
+    import torch
+
+    with torch.inference_mode():
+        row = torch.tensor([probe[0].ids], device=model.device)
+        logits = model(input_ids=row).logits[0].float()
+        gathered = _head_logits(model, row)
+    scale = 1.0 + float(logits.abs().max())
+    if gathered is not None and gathered.shape == logits.shape:
+        gap = float((gathered - logits).abs().max()) / scale
+        if gap <= (1e-5 if exact else 0.02):
+            return "gathered"
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return "kept" if takes else "full"
+
+
+def _head_logits(model: PreTrainedModel, row: torch.Tensor) -> torch.Tensor | None:
+    head = output_matrix(model)
+    if head is None or model.base_model is model:
+        return None
+    states = model.base_model(input_ids=row).last_hidden_state[0]
+    logits: torch.Tensor = head(states).float()
+    return logits
+
+
+def _gap(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float64]) -> float:
+    """Return the largest difference; NaN where one is."""
+    return float(np.abs(found - expected).max())

@@ -1,0 +1,82 @@
+"""Where examples come from, and what reading them gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.types import Example, RationaleKind
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A data set and what its columns mean.
+
+    Attributes:
+        path: `bundled:reviews`, a .jsonl, .json, .csv or .parquet file (also .gz), or the name or
+            folder of a Hugging Face data set.
+        inputs: Prompt variable -> column.
+        label: Column of the gold label, or None.
+        id: Column of the ids; None makes them of the file's name and the row's number.
+        group: Column of what the bootstrap resamples as one, or None.
+        rationale: Column of the evidence: {field: [[start, end], …]}, or [[start, end], …] where
+            there is one field; a CSV file has it as JSON. Or None.
+        rationale_kind: Who marked the evidence; needed with `rationale`.
+        label_names: The label set, in order; needed with `label`.
+        limit: Most examples taken, chosen by `seed`; None takes all.
+        seed: Of the choice.
+        split: Of a Hugging Face data set.
+        subset: Configuration name of a Hugging Face data set.
+    """
+
+    path: str
+    inputs: Mapping[str, str]
+    label: str | None = None
+    id: str | None = None
+    group: str | None = None
+    rationale: str | None = None
+    rationale_kind: RationaleKind | None = None
+    label_names: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+    split: str | None = None
+    subset: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it names, without repeats."""
+        named = (*self.inputs.values(), self.label, self.id, self.group, self.rationale)
+        return tuple(dict.fromkeys(column for column in named if column is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """A row that can't be used.
+
+    Attributes:
+        place: `file:line`; rows of binary formats are counted from 1.
+        id: Of its example, where it could be told.
+        code: `malformed`, `missing_field`, `not_text`, `bad_label`, `bad_rationale`, `bad_id` or
+            `duplicate_id`.
+        message: What is wrong, with the place.
+    """
+
+    place: str
+    id: str | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedData:
+    """The examples of a source.
+
+    Attributes:
+        examples: In the order of the file; those of the sample if there is a limit.
+        failures: Every row that can't be used, whether or not there is a limit.
+        n_total: Number of rows read.
+    """
+
+    examples: tuple[Example, ...]
+    failures: tuple[RowFailure, ...]
+    n_total: int

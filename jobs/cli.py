@@ -1,0 +1,219 @@
+"""The `rayxai` command: run, plan, status, report, explain, doctor, schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from engine.errors import RayxaiError
+
+app = typer.Typer(
+    name="rayxai",
+    help="Evaluate explanations of language models: what they say, what they cost, whether to "
+    "believe them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="Sweep as a YAML file.", metavar="CONFIG")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key, for example --set data.limit=10.", metavar="K=V"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder; runs/<name> if not given.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Hub id, local folder or fake:NAME in place of the models."),
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="File, bundled:reviews or data set in place of data.path.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
+
+ABORTED = 3
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run an action; print a user's error without a traceback and return the exit code."""
+    try:
+        return action()
+    except RayxaiError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command continues where this one ended")
+    return ABORTED
+
+
+def read_config(
+    path: Path,
+    overrides: Sequence[str] | None,
+    out: Path | None = None,
+    model: str | None = None,
+    data: str | None = None,
+) -> Any:
+    """Return the checked sweep with the command line's overrides."""
+    from engine.config import load_config
+
+    changes = list(overrides or [])
+    if out is not None:
+        changes.append(f"run.out={json.dumps(str(out))}")
+    if model is not None:
+        changes.append(f"models={json.dumps([{'path': model}])}")
+    if data is not None:
+        changes.append(f"data.path={json.dumps(data)}")
+    return load_config(path, changes)
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    out: OutOption = None,
+    set_: SetOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+) -> None:
+    """Run a sweep, or finish one that was cut off, and write its report."""
+
+    def action() -> int:
+        from jobs.sweep import run_sweep
+
+        console = Console(soft_wrap=True)
+        outcome = run_sweep(read_config(config, set_, out, model, data), console)
+        if outcome.evaluations:
+            rate = outcome.evaluations / outcome.seconds
+            console.print(
+                f"{outcome.evaluations:,} evaluations in {outcome.seconds:.0f} s "
+                f"({rate:.0f}/s, start and report included)"
+            )
+        return outcome.code
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def plan(
+    config: ConfigArgument,
+    out: OutOption = None,
+    set_: SetOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+) -> None:
+    """Print units, evaluations, tokens and an estimate of the time; loads no model."""
+
+    def action() -> int:
+        from jobs.estimate import print_plan
+
+        print_plan(read_config(config, set_, out, model, data), Console(soft_wrap=True))
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Print how far a run is, from its folder alone."""
+
+    def action() -> int:
+        from jobs.status import print_status
+
+        return print_status(run, Console(soft_wrap=True))
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write tables, figures and report.html of a run again."""
+
+    def action() -> int:
+        from jobs.analyze import analyze
+
+        analyze(run, Console(soft_wrap=True))
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def explain(
+    text: Annotated[str, typer.Option("--text", help="The text to explain.")],
+    explainer: Annotated[
+        str, typer.Option("--explainer", help="lime, kernel_shap, exact, …")
+    ] = "kernel_shap",
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Sweep whose model and prompt are used.")
+    ] = None,
+    model: ModelOption = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Number of samples of the explainer.", min=1)
+    ] = None,
+    set_: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Explain one text on the terminal."""
+
+    def action() -> int:
+        from jobs.explain import explain_text
+
+        return explain_text(
+            text,
+            explainer,
+            config=config,
+            model=model,
+            samples=samples,
+            overrides=set_ or [],
+            as_json=as_json,
+            console=Console(),
+        )
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which device there is, which models are at hand offline."""
+
+    def action() -> int:
+        from jobs.doctor import examine
+
+        return examine(Console(soft_wrap=True))
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", help="File; standard output if not given.")] = None,
+) -> None:
+    """Write the JSON schema of sweep files, for editors."""
+
+    def action() -> int:
+        from engine.config import json_schema
+
+        text = json.dumps(json_schema(), indent=2) + "\n"
+        if out is None:
+            sys.stdout.write(text)
+        else:
+            out.write_text(text, encoding="utf-8")
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""`rayxai plan`: what a sweep will ask for, before any model loads.
+
+The units themselves are run against a scorer that gives every sequence the same score: what is asked
+does not depend on the scores but for the order in which metrics remove words, so the counts are
+those of the sweep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from engine import schema
+from engine.config import SweepConfig
+from engine.plan import Pair, Plan, shard
+from engine.step import run_in_process
+from engine.types import Example
+from jobs.facts import facts_of
+from jobs.runfolder import RunFolder
+from jobs.sweep import prepare, run_folder
+
+SAMPLE = 8
+"""Examples of each pair that are counted; the rest is scaled up from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a number of examples ask of a model."""
+
+    evaluations: int
+    tokens: int
+    failures: int
+
+
+def count(pair: Pair, examples: Sequence[Example]) -> Counts:
+    """Return what these examples will ask of the pair's model, deduplicated."""
+    asked: list[tuple[int, int]] = []
+
+    def score(request: pa.Table) -> pa.Table:
+        rows = request.num_rows
+        tokens = len(request.column("ids").combine_chunks().flatten())
+        asked.append((rows, tokens))
+        even = [-1.0] * len(schema.task_of(request).label_ids)
+        cost = schema.ScoreCost(0.0, tokens, "counted")
+        return schema.score_reply([even] * rows, [0.0] * rows, [None] * rows, cost)
+
+    failures = 0
+    for unit in shard(pair, examples, 1):
+        result = run_in_process(pair.context, unit, "counted", score)
+        failures += result.tables["failures"].num_rows
+    return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
+
+
+def print_plan(config: SweepConfig, console: Console) -> None:
+    """Print a table of pairs with units, evaluations, tokens and an estimate of the time."""
+    plan, data, broken = prepare(config)
+    folder = RunFolder(run_folder(config))
+    folder.check(plan)
+    left = {unit.id for unit in folder.left(plan)}
+    console.print(
+        f"{len(data.examples)} examples of {data.n_total} in {config.data.path}; "
+        f"{len(plan.units)} units, {len(plan.units) - len(left)} of them done"
+    )
+    sample = plan.examples[:: max(1, len(plan.examples) // SAMPLE)][:SAMPLE]
+    table = Table("model and prompt", "units", "evaluations", "tokens", "time")
+    parameters = _parameters(plan)
+    for key, pair in plan.pairs.items():
+        counts = count(pair, sample)
+        scale = len(plan.examples) / len(sample)
+        tokens = int(counts.tokens * scale)
+        table.add_row(
+            key.replace("|none|", "|"),
+            str(sum(1 for u in plan.units if u.pair == key)),
+            f"{int(counts.evaluations * scale):,}",
+            f"{tokens:,}",
+            _duration(tokens, parameters.get(key)),
+        )
+        if counts.failures:
+            console.print(f"{key}: {counts.failures} failures are expected on {len(sample)} examples")
+    console.print(table)
+    if len(sample) < len(plan.examples):
+        console.print(f"Counted on {len(sample)} examples and scaled up to {len(plan.examples)}.")
+    console.print(
+        "Time: tokens ÷ what this machine's matrix products allow a model of that size, measured "
+        "just now; loading, reuse of the template and stored evaluations are not counted."
+    )
+    for failure in data.failures:
+        console.print(f"failure: {failure.place}: {failure.message}", markup=False)
+    for key, message in broken.items():
+        console.print(f"failure: {key}: {message}", markup=False)
+
+
+def _parameters(plan: Plan) -> dict[str, int | None]:
+    facts, _ = facts_of([pair.model for pair in plan.pairs.values()])
+    by_model = {key: fact.parameters for key, fact in facts.items()}
+    return {
+        key: by_model[f"{pair.model.label}/{pair.model.precision}"]
+        for key, pair in plan.pairs.items()
+    }
+
+
+def _duration(tokens: int, parameters: int | None) -> str:
+    if not parameters:
+        return "–"
+    seconds = 2.0 * parameters * tokens / _flops()
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _flops() -> float:
+    """Return this machine's single-precision operations a second in a matrix product."""
+    a = np.ones((1024, 1024), dtype=np.float32)
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - started)
+    return 2.0 * 1024**3 / min(times)

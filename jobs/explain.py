@@ -1,0 +1,119 @@
+"""`rayxai explain`: one text, in this process, without Ray."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from actors.host import Host
+from analysis.heatmap import explanation_json, print_explanation
+from engine.config import SweepConfig, apply_overrides, load_config, parse_config
+from engine.context import Unit
+from engine.errors import ConfigError
+from engine.explainers import parameters
+from engine.plan import Plan, build_plan
+from engine.step import run_in_process
+from engine.types import Example
+from jobs.facts import facts_of, host_spec
+from jobs.stages import physical_cores
+
+DEFAULT: dict[str, Any] = {
+    "models": ["HuggingFaceTB/SmolLM2-135M-Instruct"],
+    "data": {"path": "bundled:reviews"},
+    "prompt": {
+        "name": "review",
+        "template": "Review: {text}\nSentiment:",
+        "labels": {"negative": " negative", "positive": " positive"},
+    },
+    "explainers": [],
+    "metrics": {"faithfulness": False},
+}
+"""What is explained with if no sweep is named."""
+
+
+def explain_text(
+    text: str,
+    explainer: str,
+    *,
+    config: Path | None,
+    model: str | None,
+    samples: int | None,
+    overrides: Sequence[str],
+    as_json: bool,
+    console: Console,
+) -> int:
+    """Print the explanation of one text; return the exit code.
+
+    Args:
+        text: The text; it stands in for the first input of the prompt.
+        explainer: A method.
+        config: A sweep whose first model and prompt are used, or None for SmolLM2 on reviews.
+        model: In place of the sweep's.
+        samples: `num_samples` of the method.
+        overrides: `k=v` changes of the configuration.
+        as_json: Print JSON.
+        console: Where to print.
+    """
+    sweep = _sweep(explainer, config, model, samples, overrides)
+    plan, unit = _plan(sweep, text)
+    pair = plan.pairs[unit.pair]
+    host = Host(replace(host_spec(pair.model), threads=physical_cores()))
+    try:
+        info = host.load()
+        result = run_in_process(pair.context, unit, info.numerics, host.score)
+    finally:
+        host.stop()
+    failures = result.tables["failures"].to_pylist()
+    for row in failures:
+        Console(stderr=True).print(f"error: {row['message']}", style="red", markup=False)
+    predictions = result.tables["predictions"].to_pylist()
+    attributions = result.tables["attributions"].to_pylist()
+    if not predictions or not attributions:
+        return 2
+    if as_json:
+        document = explanation_json(predictions[0], attributions[0])
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    else:
+        print_explanation(console, predictions[0], attributions[0])
+    return 0
+
+
+def _sweep(
+    explainer: str,
+    config: Path | None,
+    model: str | None,
+    samples: int | None,
+    overrides: Sequence[str],
+) -> SweepConfig:
+    spec: dict[str, Any] = {"name": explainer}
+    changes = list(overrides)
+    if samples is not None:
+        if "num_samples" not in parameters(explainer):
+            raise ConfigError(f"--samples: {explainer} has no number of samples")
+        spec["num_samples"] = samples
+    changes.append(f"explainers={json.dumps([spec])}")
+    changes.append("metrics.faithfulness=false")
+    if model is not None:
+        changes.append(f"models={json.dumps([{'path': model}])}")
+    if config is not None:
+        return load_config(config, changes)
+    return parse_config(apply_overrides(json.loads(json.dumps(DEFAULT)), changes), "explain")
+
+
+def _plan(sweep: SweepConfig, text: str) -> tuple[Plan, Unit]:
+    inputs = list(sweep.data.inputs)
+    if len(inputs) != 1:
+        raise ConfigError(f"explain takes one text, but the prompt has the inputs {inputs}")
+    example = Example("text", {inputs[0]: text})
+    sweep = sweep.model_copy(
+        update={"models": sweep.models[:1], "prompts": sweep.prompts[:1]}
+    )
+    facts, _ = facts_of(sweep.models)
+    plan = build_plan(sweep, [example], facts, "store")
+    return plan, plan.units[0]

@@ -1,0 +1,45 @@
+"""How far a run is, from its folder alone; Ray need not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from engine.commits import read_commits
+from engine.errors import RunFolderError
+from jobs.runfolder import RunFolder
+
+
+def print_status(path: Path, console: Console) -> int:
+    """Print committed and open units and failures; return 0, or 2 if there are failures.
+
+    Raises:
+        RunFolderError: There is no run.
+    """
+    folder = RunFolder(path)
+    record = folder.record
+    if not record:
+        raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
+    units = pq.read_table(path / "plan.parquet").to_pylist()
+    commits = read_commits(path)
+    done = [u for u in units if u["unit"] in commits and not commits[u["unit"]].failed]
+    console.print(f"{path}: {record.get('status')} (started {record.get('started')})")
+    for pair in dict.fromkeys(u["pair"] for u in units):
+        of_pair = [u for u in units if u["pair"] == pair]
+        finished = sum(1 for u in done if u["pair"] == pair)
+        examples = sum(len(u["examples"]) for u in of_pair)
+        console.print(
+            f"  {pair}: {finished} of {len(of_pair)} units ({examples} examples)", markup=False
+        )
+    failures = [part for c in commits.values() for part in c.parts if part.table == "failures"]
+    rows = sum(
+        pq.ParquetFile(path / part.file).metadata.row_group(part.row_group).num_rows
+        for part in failures
+    )
+    if rows:
+        console.print(f"  {rows} failures; see {path / 'failures'} or the report")
+    if len(done) < len(units):
+        console.print("  the same `rayxai run` command continues it")
+    return 2 if rows else 0
