@@ -146,6 +146,8 @@ def _convert_into(gguf: Path, target: Path) -> None:
         with contextlib.redirect_stderr(noise):
             _convert(gguf, part)
         part.chmod(0o755)
+        for file in part.iterdir():  # the weights are written for their owner only
+            file.chmod(0o644)
         part.rename(target)
     except Exception as error:
         raise ModelError(
@@ -164,8 +166,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     where: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
     fields = loaded.config.to_dict()
-    fields.pop("quantization_config", None)
-    fields.pop("_name_or_path", None)
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        fields.pop(name, None)
     config = type(loaded.config).from_dict(fields)
     # a quantized model refuses to be saved, even when all its weights have been dequantized
     auto: Any = AutoModelForCausalLM

@@ -192,7 +192,6 @@ def kernel(coalitions: BoolCF, width: float) -> FloatC:
 
 def _std_error(fit: RidgeFit, draws: FloatC) -> FloatLF | None:
     """Return the sandwich standard error over the independent draws, the full text being fixed."""
-    n_draws = draws[1:].sum()
-    if n_draws <= fit.coef.shape[1] + 1:  # residuals of an interpolation say nothing
+    if draws[1:].sum() < 2 * fit.coef.shape[1]:  # near interpolation residuals say little
         return None
     return np.sqrt(scatter(fit.influence[1:], fit.residuals[1:], draws[1:]))
