@@ -20,8 +20,9 @@ from analysis.tidy import (
 )
 from engine.schema import FACTORS
 
-CONSUMER_COLUMNS: Columns = {"consumer": pl.String}
-"""An explainer's id, `prediction`, `metrics:ID`, or `all` of them together."""
+CONSUMER_COLUMNS: Columns = {"explainer": pl.String}
+"""`explainer`: who caused the cost: an explainer's id, `metrics:ID` for the metrics of its
+explanations, `prediction`, or `all` of them together."""
 
 MEASURES = {
     "marginal_seconds": "host_seconds",
@@ -40,7 +41,7 @@ def cost_table(run: RunTables) -> pl.DataFrame:
 
     `marginal_seconds` is a consumer's share of the host's time, `standalone_seconds` what it had
     taken alone; both without `step_seconds`. `sharing_rate` is 1 − evaluations_new /
-    evaluations_asked: what others had asked already, or the store had. In rows of consumer `all`
+    evaluations_asked: what others had asked already, or the store had. In rows of `all`
     the measures of an example are added up.
     """
     by_example = [*FACTORS, "example"]
@@ -49,11 +50,12 @@ def cost_table(run: RunTables) -> pl.DataFrame:
     rows: list[Row] = []
     for keys, part in partitions(timings, FACTORS):
         for found, one in partitions(part, ["consumer"]):
+            own = {**keys, "explainer": found["consumer"]}
             columns = _columns(one, range(one.height))
-            rows += [{**keys, **found, **row} for row in _rows(one, columns, factor_key(keys))]
+            rows += [{**own, **row} for row in _rows(one, columns, factor_key(keys))]
         starts = np.flatnonzero(part["example"].ne_missing(part["example"].shift(1)).to_numpy())
         heads, columns = part[starts], _columns(part, starts)
-        both = {**keys, "consumer": "all"}
+        both = {**keys, "explainer": "all"}
         rows += [{**both, **row} for row in _rows(heads, columns, factor_key(keys))]
     return table(rows, FACTOR_COLUMNS, CONSUMER_COLUMNS)
 

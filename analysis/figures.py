@@ -171,8 +171,8 @@ def _style(ink: Ink) -> Any:
     }
 
 
-def _axes(height: float = 3.1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(5.2, height), layout="constrained")
+def _axes(height: float = 2.8, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(4.5, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
 
@@ -257,7 +257,7 @@ def _agreement(tables: Tables, ink: Ink) -> Drawing | None:
         return None
     rows = [row for _, group in groups for row in group]
     names = list(dict.fromkeys(row[c] for row in rows for c in ("explainer_a", "explainer_b")))
-    figure, panels = _axes(3.1, min(len(groups), 2))
+    figure, panels = _axes(2.8, min(len(groups), 2))
     for axes, (label, group) in zip(panels, groups, strict=False):
         cells = {(r["explainer_a"], r["explainer_b"]): r["value"] for r in group}
         cells |= {(b, a): value for (a, b), value in cells.items()}
@@ -311,10 +311,8 @@ def _probabilities(predictions: pl.DataFrame, ink: Ink) -> Drawing | None:
         by_gold.setdefault(name, []).append(row["probabilities"][shown])
     figure, (axes,) = _axes()
     edges = [i / 20 for i in range(21)]
-    # blue is the first label and orange the last, as in the heat-maps of a two-label task
-    colours = (ink.negative, ink.positive, *ink.series[2:])
     for i, (name, values) in enumerate(by_gold.items()):
-        colour, dashes = colours[i % len(colours)], ("-", (0, (4, 2)))[i % 2]
+        colour, dashes = ink.series[i % len(ink.series)], ("-", (0, (4, 2)))[i % 2]
         axes.hist(values, edges, histtype="stepfilled", alpha=0.35, color=colour)
         label_n = f"{name} (n = {len(values)})"
         axes.hist(values, edges, histtype="step", lw=1.6, ls=dashes, color=colour, label=label_n)

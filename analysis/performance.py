@@ -25,7 +25,7 @@ from engine.metrics import performance as define
 from engine.schema import FACTORS
 
 CLASS_COLUMNS: Columns = {"class": pl.String, "predicted_class": pl.String}
-"""`class`: a label's name, `macro`, or `all`; of a confusion row, the gold label."""
+"""`class`: a label's name, `macro`, or null: all examples. Of a confusion row the gold label."""
 BIN_COLUMNS: Columns = {
     "class": pl.String,
     "probability_of": pl.String,
@@ -63,8 +63,8 @@ class _Sample:
 def performance_table(run: RunTables) -> pl.DataFrame:
     """Return accuracy, precision, recall, F1, MCC, AUROC, NLL, Brier, ECE and the confusion matrix.
 
-    Over examples with a gold label. Rows of `class` `all`, then `macro`, then one label each (those
-    in gold or predicted); `confusion` counts examples of gold label `class` predicted as
+    Over examples with a gold label: rows of all examples (`class` null), then `macro`, then of each
+    label in gold or predicted. `confusion` counts examples of gold label `class` predicted as
     `predicted_class`.
 
     Raises:
@@ -111,7 +111,7 @@ def _samples(predictions: pl.DataFrame) -> Iterator[tuple[Row, _Sample]]:
         )
 
 
-def _row(metric: str, of: str, estimate: Estimate, predicted: str | None = None) -> Row:
+def _row(metric: str, of: str | None, estimate: Estimate, predicted: str | None = None) -> Row:
     return {"class": of, "predicted_class": predicted, **measure(metric, estimate)}
 
 
@@ -127,15 +127,15 @@ def _overall(sample: _Sample) -> Iterator[Row]:
         return np.stack(scores, axis=1)
 
     accuracy, mcc, ece, rate, precision, recall, f1 = estimates(statistic, sample.codes, sample.key)
-    yield _row("accuracy", "all", accuracy)
-    yield _row("mcc", "all", mcc)
-    yield _row("auroc", "all", _auroc(sample))
+    yield _row("accuracy", None, accuracy)
+    yield _row("mcc", None, mcc)
+    yield _row("auroc", None, _auroc(sample))
     for metric, define_each in (("nll", define.nll), ("brier", define.brier)):
         each = define_each(sample.gold, sample.probabilities)
-        yield _row(metric, "all", mean(each, sample.codes, sample.key))
-    yield _row("ece", "all", ece)
+        yield _row(metric, None, mean(each, sample.codes, sample.key))
+    yield _row("ece", None, ece)
     # a fact of the sample that others are compared with
-    yield _row("majority_rate", "all", rate._replace(ci_low=None, ci_high=None))
+    yield _row("majority_rate", None, rate._replace(ci_low=None, ci_high=None))
     yield _row("precision", "macro", precision)
     yield _row("recall", "macro", recall)
     yield _row("f1", "macro", f1)

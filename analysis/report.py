@@ -54,6 +54,7 @@ MOST_WORDS = 200_000
 """Coloured words on the page: long texts make it stop before `MOST_EXAMPLES`."""
 MOST_ROWS = 400
 """Rows of a full table on the page; the CSV has all."""
+MOST_NOTES = 2
 MOST_FAILURES = 50
 NAMED_WORDS = 20
 """Words listed with their number below an explanation, the strongest first."""
@@ -74,6 +75,7 @@ _PAGE_COLOURS = {  # light, dark
     # Okabe and Ito (2008), and lighter relatives on dark
     **{f"series-{i}": pair for i, pair in enumerate(zip(PRINT.series, DARK_SERIES, strict=True))},
 }
+_STANDING = ("Model accuracy", "Majority rate")
 _COUNTS = {
     "confusion",
     *(
@@ -279,18 +281,18 @@ def _facts(run: ReportInput) -> list[tuple[str, str]]:
         for parts in _distinct(run.predictions, ("model", "precision", "adapter"))
     ]
     evaluations = sum(row[0] for row in run.attributions.select("evaluations").iter_rows())
-    shots = [
+    facts = [
         ("Model", ", ".join(models)),
         ("Data", ", ".join(_values(run.predictions, "data"))),
         ("Prompt", ", ".join(_values(run.predictions, "prompt"))),
         ("Explainers", ", ".join(_values(run.attributions, "explainer"))),
         ("Examples", number(len(_distinct(run.predictions, ("data", "example"))))),
-        ("Explanations", number(run.attributions.height)),
-        ("Evaluations used", number(evaluations)),
+        ("Explanations", number(run.attributions.height) if evaluations else ""),
+        ("Evaluations used", number(evaluations) if evaluations else ""),
         ("When", _when(run.run_json)),
         ("Versions", _versions(run.run_json)),
     ]
-    return [(name, text) for name, text in shots if text]
+    return [(name, text) for name, text in facts if text]
 
 
 def _distinct(frame: pl.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -367,7 +369,7 @@ def _accuracy_sentence(run: ReportInput, factors: Row) -> Markup:
     by_metric = {row["metric"]: row for row in mine}
     accuracy, majority = by_metric.get("accuracy"), by_metric.get("majority_rate")
     if accuracy is None:
-        return Markup("There are no gold labels to say how often the model is right.")
+        return _counted_sentence(run.predictions, factors)
     text = Markup("The model is right on <strong>{}</strong> {} of {} examples").format(
         number(accuracy["value"]), _cell(accuracy).interval, number(accuracy.get("n"))
     )
@@ -383,6 +385,18 @@ def _accuracy_sentence(run: ReportInput, factors: Row) -> Markup:
             " model can do the task, so no verdict is drawn on its explanations."
         )
     return text
+
+
+def _counted_sentence(predictions: pl.DataFrame, factors: Row) -> Markup:
+    """Count from the rows what a run without its performance table says of the model."""
+    own = predictions.filter(pl.all_horizontal(pl.col(k) == v for k, v in factors.items()))
+    pairs = [pair for pair in own.select("gold", "predicted").iter_rows() if pair[0] is not None]
+    if not pairs:
+        return Markup("There are no gold labels to say how often the model is right.")
+    right = sum(gold == predicted for gold, predicted in pairs)
+    return Markup("The model is right on <strong>{}</strong> of {} examples.").format(
+        number(right), number(len(pairs))
+    )
 
 
 def _scores(run: ReportInput, factors: Row) -> list[Score]:
@@ -538,28 +552,40 @@ def _grid(
         cells[column(row)] = _cell(row)
         if row.get("reference") == "minus_random" and row["metric"] == "comprehensiveness":
             cells["Verdict"] = Cell(_words(row.get("verdict")) or "–")
+        if caption == "By explainer" and row.get("accuracy") is not None:
+            cells["Model accuracy"] = _cell(row, "accuracy")
+            cells["Majority rate"] = Cell(number(row.get("majority_rate")))
+    columns += [name for name in _STANDING if any(name in cells for cells in by_key.values())]
     if any("Verdict" in cells for cells in by_key.values()):
         columns.insert(0, "Verdict")
     lines = [
         (list(key), [cells.get(name, Cell("–")) for name in columns])
         for key, cells in by_key.items()
     ]
+    if len(lines) == 1 and not keys:  # one row reads better downwards
+        lines = [([name], [cell]) for name, cell in zip(columns, lines[0][1], strict=True)]
+        return Grid(caption, ["metric"], ["value"], lines)
     return Grid(caption, [_HEADS.get(key, _words(key)) for key in keys], columns, lines)
 
 
 def _accuracy_note(rows: Sequence[Row]) -> str:
-    """Return the model's accuracy on the explained examples, for every combination there is."""
+    """Return the model's accuracy on the explained examples, of every combination there is.
+
+    More than `MOST_NOTES` combinations stand in columns of their own instead.
+    """
     shown = varying(rows, FACTORS)
     notes = {}
     for row in rows:
         if row.get("accuracy") is not None and row.get("majority_rate") is not None:
             cell = _cell(row, "accuracy")
             label = combination(row, shown)
+            below = (row.get("verdict") or "").startswith("no verdict: accuracy")
             notes[label] = (
                 f"{label + ': the' if label else 'The'} model’s accuracy on these examples is "
                 f"{cell.text} {cell.interval}, the majority rate {number(row['majority_rate'])}"
+                f"{', so no verdict is drawn' if below else ''}"
             )
-    return "; ".join(notes.values()) or "By explainer"
+    return "; ".join(notes.values()) if 0 < len(notes) <= MOST_NOTES else "By explainer"
 
 
 # ---- explained examples
@@ -666,7 +692,11 @@ def _strongest(
     first = {span.feature: span for span in reversed(spans)}
     order = sorted(first, key=lambda feature: (-abs(values[feature]), feature))
     words = [(values[f], inputs[first[f].field][first[f].start : first[f].end]) for f in order]
-    return [(_sign(v), signed(v, scale), word) for v, word in words[:NAMED_WORDS]]
+    return [(_sign(v), signed(v, scale), _short(word)) for v, word in words[:NAMED_WORDS]]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 32 else text[:31].rstrip() + "…"
 
 
 def _sign(value: float) -> str:

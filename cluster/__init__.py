@@ -1,1 +1,1 @@
-"""Keeps many hosts busy and survives their deaths: the only place that knows Ray's failure modes."""
+"""Keeps hosts busy and survives their deaths: the only place that knows Ray's failure modes."""

@@ -155,9 +155,11 @@ class Dispatcher:
                 self._start(waiting.popleft())
             self._feed()
             self._flush(force=not self._open and not waiting)
-            done, _ = ray.wait(
-                list(self._pending), num_returns=1, timeout=1.0, fetch_local=False
-            ) if self._pending else ([], [])
+            done, _ = (
+                ray.wait(list(self._pending), num_returns=1, timeout=1.0, fetch_local=False)
+                if self._pending
+                else ([], [])
+            )
             for ref in done:
                 handler, state = self._pending.pop(ref)
                 handler(ref, state)
@@ -220,9 +222,9 @@ class Dispatcher:
         state.host = host
         host.in_flight += 1
         host.tokens += state.tokens
-        ack, reply = host.actor.score.options(
-            concurrency_group="score", num_returns=2
-        ).remote(state.request)
+        ack, reply = host.actor.answer.options(concurrency_group="score", num_returns=2).remote(
+            state.request
+        )
         self._pending[ack] = (self._scored, (state, reply))
 
     def _scored(self, ref: Any, entry: tuple[UnitState, Any]) -> None:
@@ -263,7 +265,9 @@ class Dispatcher:
             other.attempt += 1
             other.host = None
             if other.attempt > self._attempts:
-                self._give_up(other, "host_lost", f"its host died {self._attempts} times: {message}")
+                self._give_up(
+                    other, "host_lost", f"its host died {self._attempts} times: {message}"
+                )
             else:
                 self._suspects.append(other)
 
@@ -335,7 +339,11 @@ class Dispatcher:
         for host in self._fleet.hosts:
             if host.in_flight and not self._fleet.is_responsive(host):
                 entry = next(
-                    (e for _, e in self._pending.values() if isinstance(e, tuple) and e[0].host is host),
+                    (
+                        e
+                        for _, e in self._pending.values()
+                        if isinstance(e, tuple) and e[0].host is host
+                    ),
                     None,
                 )
                 if entry is not None:

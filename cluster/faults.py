@@ -45,7 +45,9 @@ def classify(error: BaseException) -> Fault:
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if isinstance(cause, _LOST):
             return Fault(FaultKind.LOST, _line(cause))
-        message = str(cause) if isinstance(cause, RayxaiError) else f"{_name(cause)}: {_line(cause)}"
+        message = (
+            str(cause) if isinstance(cause, RayxaiError) else f"{_name(cause)}: {_line(cause)}"
+        )
         return Fault(FaultKind.UNIT, message)
     if isinstance(error, ray_errors.ActorDiedError) and getattr(error, "actor_init_failed", False):
         return Fault(FaultKind.MODEL, _line(error))

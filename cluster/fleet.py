@@ -122,9 +122,12 @@ class Fleet:
             return classify(error).kind is not FaultKind.LOST
         return True
 
-    def stats(self) -> list[Any]:
-        """Return the statistics of the hosts that are alive."""
-        refs = [h.actor.stats.options(concurrency_group="control").remote() for h in self.hosts]
+    def ask(self, method: str) -> list[Any]:
+        """Return what a control method, such as `stats`, gives on the hosts that are alive."""
+        refs = [
+            getattr(h.actor, method).options(concurrency_group="control").remote()
+            for h in self.hosts
+        ]
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=PING_SECONDS)
         found = []
         for ref in done:

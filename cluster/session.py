@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 
@@ -44,7 +45,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     # Tokenizers would start a thread a core in every step and take the hosts' cores from them.
-    runtime_env = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", **_python_path()}}
+    variables = {"TOKENIZERS_PARALLELISM": "false", **_python_path()}
+    runtime_env: dict[str, Any] = {"env_vars": variables}
     with _private_files():
         if address:
             _join(address, runtime_env)
@@ -53,7 +55,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
                 runtime_env=runtime_env,
             )
     try:
@@ -62,15 +64,18 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         ray.shutdown()
 
 
-def _join(address: str, runtime_env: dict[str, object]) -> None:
+def _join(address: str, runtime_env: dict[str, Any]) -> None:
     try:
         ray.init(
-            address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=runtime_env,
         )
     except ConnectionError as error:
         raise ClusterError(
-            f"no Ray cluster answers at {address!r}: {error}; start one with `ray start --head`, or "
-            "leave cluster.address out to start Ray on this machine"
+            f"no Ray cluster answers at {address!r}: {error}; start one with `ray start --head`, "
+            "or leave cluster.address out to start Ray on this machine"
         ) from None
 
 

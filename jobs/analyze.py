@@ -1,4 +1,4 @@
-"""From a run folder's rows to its tables, figures and report: `python -m jobs.analyze runs/demo`."""
+"""From a run folder to its tables, figures and report: `python -m jobs.analyze runs/demo`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from rich.console import Console
 
@@ -60,17 +61,17 @@ def print_summary(
             *(pl.col(name) == value for name, value in own.items() if value is not None)
         )
         extra = [
-            f"{label} {value:.3g}"
-            for label, value in (
-                ("median weighted R²", frame["r2"].median()),
-                ("median |additivity residual|", frame["residual"].abs().median()),
+            f"{label} {_median(values):.3g}"
+            for label, values in (
+                ("median weighted R²", frame["r2"]),
+                ("median |additivity residual|", frame["residual"].abs()),
             )
-            if value is not None
+            if values.count()
         ]
         console.print(
             f"  {row['explainer']}: comprehensiveness minus random {_interval(row)}"
             + (f"; {', '.join(extra)}" if extra else "")
-            + f"; median {frame['evaluations'].median():.0f} evaluations"
+            + f"; median {_median(frame['evaluations']):.0f} evaluations"
         )
     if len(run.failures):
         console.print(f"{len(run.failures)} failures; see the report or failures/:")
@@ -81,6 +82,10 @@ def print_summary(
 
 def _rows(frame: pl.DataFrame, **wanted: str) -> list[dict[str, Any]]:
     return frame.filter(*(pl.col(name) == value for name, value in wanted.items())).to_dicts()
+
+
+def _median(values: pl.Series) -> float:
+    return float(np.median(values.drop_nulls().to_numpy()))
 
 
 def _who(row: Mapping[str, Any]) -> str:
@@ -97,7 +102,13 @@ def main() -> int:
     """Analyze the run folder that the command line names."""
     from jobs.cli import guarded
 
-    return guarded(lambda: analyze(Path(sys.argv[1]), Console()) and 0)
+    def action() -> int:
+        if len(sys.argv) != 2:
+            raise RunFolderError("give one run folder: python -m jobs.analyze runs/demo")
+        analyze(Path(sys.argv[1]), Console(soft_wrap=True))
+        return 0
+
+    return guarded(action)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ ModelOption = Annotated[
     typer.Option("--model", help="Hub id, local folder or fake:NAME in place of the models."),
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="File, bundled:reviews or data set in place of data.path.")
+    str | None,
+    typer.Option("--data", help="File, bundled:reviews or data set in place of data.path."),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
 
@@ -193,7 +194,9 @@ def doctor() -> None:
 
 @app.command()
 def schema(
-    out: Annotated[Path | None, typer.Option("--out", help="File; standard output if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File; standard output if not given.")
+    ] = None,
 ) -> None:
     """Write the JSON schema of sweep files, for editors."""
 

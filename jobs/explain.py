@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,7 @@ def _plan(sweep: SweepConfig, text: str) -> tuple[Plan, Unit]:
     if len(inputs) != 1:
         raise ConfigError(f"explain takes one text, but the prompt has the inputs {inputs}")
     example = Example("text", {inputs[0]: text})
-    sweep = sweep.model_copy(
-        update={"models": sweep.models[:1], "prompts": sweep.prompts[:1]}
-    )
+    sweep = sweep.model_copy(update={"models": sweep.models[:1], "prompts": sweep.prompts[:1]})
     facts, _ = facts_of(sweep.models)
     plan = build_plan(sweep, [example], facts, "store")
     return plan, plan.units[0]

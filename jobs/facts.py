@@ -10,8 +10,6 @@ from actors.backend import HostSpec
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.plan import ModelFacts, model_key
-from engine.seeds import digest
-
 
 NO_WINDOW = 2**31 - 1
 """Stands for a model without a longest input."""
@@ -23,15 +21,15 @@ def model_facts(model: ModelConfig) -> ModelFacts:
     Raises:
         ModelError: It can't be found; the message says what was tried and what is at hand.
     """
-    if model.is_fake:
-        window = int(model.options.get("max_tokens", 4096))
-        return ModelFacts(digest([model.path, model.options]), "bytes", window)
     from actors import loader
 
-    source = loader.resolve_model(model_path(model))
+    source = loader.resolve_model(model_path(model), model.options)
     spec = loader.load_tokenizer_spec(source)
+    if model.is_fake:
+        window = int(model.options.get("max_tokens", spec.max_tokens or NO_WINDOW))
+        return ModelFacts(source.digest, spec.json, window)
     return ModelFacts(
-        loader.weights_digest(source),
+        source.digest,
         spec.json,
         spec.max_tokens or NO_WINDOW,
         spec.chat,

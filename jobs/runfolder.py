@@ -77,8 +77,8 @@ class RunFolder:
             changed = _changed(record["config"], run_record(plan)["config"])
             what = ", ".join(changed or [f"weights of {key}" for key in swapped] or ["the data"])
             raise RunFolderError(
-                f"{self.path}: holds a run of another configuration ({what} differ); choose another "
-                "folder with --out, or remove this one"
+                f"{self.path}: holds a run of another configuration ({what} differ); choose "
+                "another folder with --out, or remove this one"
             )
 
     def open(self, plan: Plan) -> Plan:
@@ -150,7 +150,10 @@ def _git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     try:
         found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

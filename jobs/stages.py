@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -49,9 +50,7 @@ def _returned(output: StepOutput) -> StepReturn:
 
 
 @ray.remote(num_cpus=WRITE_CPUS, max_retries=3)
-def write_task(
-    run_dir: str, stem: str, stores: Sequence[str], *results: UnitResult
-) -> Written:
+def write_task(run_dir: str, stem: str, stores: Sequence[str], *results: UnitResult) -> Written:
     """Write results and new evaluations; nothing is visible before the driver commits it."""
     # A retry of this task must not write where a half-dead twin still writes.
     stem = f"{stem}-{os.urandom(3).hex()}"
@@ -64,8 +63,14 @@ def write_task(
     return Written(commits, stored)
 
 
-@ray.remote(concurrency_groups={"score": 64, "control": 4})
-class HostActor(Host):
+class Placement(NamedTuple):
+    """Where a host runs: ids of its GPUs, threads on the CPU."""
+
+    gpu_ids: list[str]
+    threads: int
+
+
+class PinnedHost(Host):
     """A host whose `score` runs on many threads, and which answers `stats` while it computes.
 
     Args:
@@ -76,15 +81,23 @@ class HostActor(Host):
     """
 
     def __init__(self, spec: HostSpec, threads: int, per_node: int) -> None:
-        from dataclasses import replace
-
         share = threads or max(1, physical_cores() // per_node)
+        self._share = share
         super().__init__(replace(spec, threads=share))
 
-    def score(self, request: pa.Table) -> tuple[float, pa.Table]:  # type: ignore[override]
+    def placement(self) -> Placement:
+        """Return which GPUs Ray gave this host, and the threads it computes with."""
+        ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return Placement([str(i) for i in ids], self._share)
+
+    def answer(self, request: pa.Table) -> tuple[float, pa.Table]:
         """Return the seconds spent, for the driver, and the reply, for the next step."""
-        reply = super().score(request)
+        reply = self.score(request)
         return schema.cost_of(reply).seconds, reply
+
+
+# Ray's stubs don't know concurrency groups.
+HostActor: Any = ray.remote(concurrency_groups={"score": 64, "control": 4})(PinnedHost)  # type: ignore[call-overload]
 
 
 def physical_cores() -> int:
@@ -99,5 +112,5 @@ REMOTES = Remotes(step=step_task, give_up=give_up_task, write=write_task)
 
 
 def host_arguments(spec: HostSpec, threads: int | None, per_node: int) -> tuple[Any, ...]:
-    """Return the constructor's arguments of a `HostActor`."""
+    """Return the constructor's arguments of a `PinnedHost`."""
     return (spec, threads or 0, per_node)

@@ -24,11 +24,11 @@ from engine.commits import CommitLog
 from engine.config import SweepConfig
 from engine.context import Unit
 from engine.data import LoadedData, example_key, load_examples
-from engine.errors import ModelError, RayxaiError
+from engine.errors import ModelError
 from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
 from engine.seeds import digest
 from engine.step import content_free_examples
-from engine.store import UnitResult, index_store, write_units
+from engine.store import UnitResult, index_store, result_digest, write_units
 from jobs.facts import facts_of, host_spec
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
@@ -87,7 +87,8 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     plan = folder.open(plan)
     left = folder.left(plan)
     lost = _data_failures(plan, data, broken)
-    with_log = left or lost.unit not in folder.commits()
+    noted = folder.commits().get(lost.unit)
+    with_log = left or noted is None or noted.digest != result_digest(lost.tables)
     evaluations = 0
     if with_log:
         log = CommitLog(folder.path)
@@ -123,9 +124,7 @@ def _run_units(
                     if not units:
                         continue
                     try:
-                        tally = _run_model(
-                            plan, units, layout, folder, log, store_logs, progress
-                        )
+                        tally = _run_model(plan, units, layout, folder, log, store_logs, progress)
                     except ModelError as error:
                         broken[model_key(model)] = str(error)
                         _give_up_model(plan, folder, log, model_key(model), str(error))
@@ -163,10 +162,10 @@ def _run_model(
 
     try:
         info = fleet.start()
-        _note_host(folder, model_key(model), info, layout)
-        contexts = {
-            key: (ray.put(pair.context), pair.context.store) for key, pair in pairs.items()
-        }
+        if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
+            _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
+        _note_host(folder, model_key(model), info, layout, fleet.ask("placement"))
+        contexts = {key: (ray.put(pair.context), pair.context.store) for key, pair in pairs.items()}
         dispatcher = Dispatcher(
             REMOTES,
             fleet,
@@ -196,11 +195,15 @@ def _with_store(pairs: Mapping[str, Pair], units: Sequence[Unit]) -> list[Unit]:
     return result
 
 
-def _note_host(folder: RunFolder, key: str, info: Any, layout: Layout) -> None:
+def _note_host(
+    folder: RunFolder, key: str, info: Any, layout: Layout, placed: Sequence[Any]
+) -> None:
     hosts = dict(folder.record.get("hosts", {}))
     hosts[key] = {
         "hosts": layout.hosts,
         "gpus_per_host": layout.gpus,
+        "gpu_ids": [p.gpu_ids for p in placed],
+        "threads": [p.threads for p in placed],
         "device": info.device,
         "parameters": info.parameters,
         "memory_bytes": info.memory_bytes,
@@ -214,7 +217,7 @@ def _note_host(folder: RunFolder, key: str, info: Any, layout: Layout) -> None:
 
 def _note_rate(folder: RunFolder, key: str, fleet: Fleet, seconds: float) -> None:
     """Record what the hosts computed and how busy they were."""
-    stats = fleet.stats()
+    stats = fleet.ask("stats")
     hosts = dict(folder.record["hosts"])
     hosts[key] |= {
         "sequences_computed": sum(s.sequences_computed for s in stats),

@@ -5,20 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
-import pytest
 
-from analysis.figures import write_figures
-from analysis.heatmap import DARK, LIGHT, contrast
 from analysis.report import (
-    MOST_EXAMPLES,
     ReportInput,
-    number,
-    page_colours,
-    write_report,
 )
 from engine.schema import ATTRIBUTIONS, FACTORS, FAILURES, PREDICTIONS, rows_to_table
 

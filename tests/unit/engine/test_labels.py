@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_labels_right_after_the_text_must_not_depend_on_it(
     class Moody(ByteTokenizer):
         """Writes a label after a full stop in another way."""
 
-        def encode_batch(self, texts, add_special_tokens):
+        def encode_batch(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
             return [
                 [b + 300 * (". good" in t and i >= len(t) - 5) for i, b in enumerate(t.encode())]
                 for t in texts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from engine.errors import ConfigError, ExampleError
@@ -104,7 +106,9 @@ def test_chat_template_is_split_at_the_fields() -> None:
         (lambda m: chat(m) + chat(m), "repeats"),
     ],
 )
-def test_chat_templates_that_change_a_field_are_refused(render, message: str) -> None:
+def test_chat_templates_that_change_a_field_are_refused(
+    render: Callable[[list[Message]], str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         from_chat([{"role": "user", "content": "{text}"}], render)
 

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from analysis.cost import cost_table
+from engine.schema import FACTORS, TIDY
+from tests.unit.analysis.frames import only, prediction, run_of, timing
+
+
+def test_means_totals_and_sharing() -> None:
+    timings = [
+        timing("a", "lime", evaluations_asked=10, evaluations_new=10, host_seconds=2.0),
+        timing("b", "lime", evaluations_asked=30, evaluations_new=10, host_seconds=4.0),
+        timing("a", "shap", evaluations_asked=10, evaluations_new=0, host_seconds=0.0),
+    ]
+    table = cost_table(run_of(timings=timings))
+
+    def value(explainer: str, metric: str) -> float:
+        return only(table, explainer=explainer, metric=metric)["value"]
+
+    assert value("lime", "marginal_seconds") == 3.0
+    assert value("lime", "evaluations_asked") == 20.0
+    assert value("lime", "total_evaluations_asked") == 40.0
+    assert value("lime", "sharing_rate") == pytest.approx(0.5)
+    assert value("shap", "sharing_rate") == 1.0
+    assert value("all", "sharing_rate") == pytest.approx(1 - 20 / 50)
+    assert value("all", "total_marginal_seconds") == 6.0
+    # an example's measures are added up: (10 + 10, 30)
+    assert value("all", "evaluations_asked") == 25.0
+    assert only(table, explainer="all", metric="evaluations_asked")["n"] == 2
+
+
+def test_means_have_intervals_and_totals_none() -> None:
+    table = cost_table(run_of(timings=[timing(e, "lime", host_seconds=ord(e)) for e in "abcdefg"]))
+    mean = only(table, explainer="lime", metric="marginal_seconds")
+    assert mean["ci_low"] < mean["value"] < mean["ci_high"]
+    assert only(table, explainer="lime", metric="total_marginal_seconds")["ci_low"] is None
+
+
+def test_groups_come_from_the_predictions() -> None:
+    timings = [timing(e, "lime", host_seconds=float(i)) for i, e in enumerate("abcd")]
+    predictions = [prediction(e, [0.5, 0.5], None, group="g") for e in "abcd"]
+    grouped = cost_table(run_of(timings=timings, predictions=predictions))
+    assert only(grouped, explainer="lime", metric="marginal_seconds")["ci_low"] is None
+    alone = cost_table(run_of(timings=timings))
+    assert only(alone, explainer="lime", metric="marginal_seconds")["ci_low"] is not None
+
+
+def test_nothing_asked_has_no_sharing_rate() -> None:
+    timings = [timing(e, "lime", evaluations_asked=0, evaluations_new=0) for e in "ab"]
+    row = only(cost_table(run_of(timings=timings)), explainer="lime", metric="sharing_rate")
+    assert row["value"] is None
+
+
+def test_empty() -> None:
+    table = cost_table(run_of())
+    assert table.is_empty()
+    assert table.columns == [*FACTORS, "explainer", *TIDY.names]
