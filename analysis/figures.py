@@ -29,6 +29,8 @@ SETTINGS = (*FACTORS, *GAME[1:])
 """Rows that differ here are told apart everywhere: other models, other games."""
 MOST_COMBINATIONS = 6
 """Combinations of factors that one figure shows; the tables have all."""
+FEWEST = 5
+"""Examples that a point of the deletion figure needs at least."""
 MARKERS = "osD^vP"
 COST = "standalone_seconds"
 """What an explanation costs that shares no evaluation: the fair price to compare."""
@@ -168,6 +170,7 @@ def _style(ink: Ink) -> Any:
         "legend.fontsize": 8,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
+        "xtick.minor.size": 0,
     }
 
 
@@ -228,6 +231,8 @@ def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
     if not rows:
         return None
     label, group = next(iter(by_combination(rows).items()))
+    enough = max(FEWEST, max(row["n"] for row in group) // 5)
+    group = [row for row in group if row["n"] >= enough] or group
     figure, (axes,) = _axes()
     for i, name in enumerate(dict.fromkeys(row["explainer"] for row in group)):
         points = sorted((r["n_removed"], r["value"]) for r in group if r["explainer"] == name)
@@ -243,7 +248,8 @@ def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
         "deletion",
         "faithfulness",
         "What deleting the strongest words does",
-        "Comprehensiveness at each size of the deleted set; large sets come from long texts only."
+        "Comprehensiveness at each size of the deleted set. A size comes from the texts that are "
+        "long enough for it; sizes of few texts are in the table only."
         + (f" Shown: {label}." if label else ""),
         figure,
     )
@@ -341,19 +347,21 @@ def _cost(tables: Tables, ink: Ink) -> Drawing | None:
     groups = list(by_combination(gains).items())[:MOST_COMBINATIONS]
     figure, (axes,) = _axes()
     for i, (label, group) in enumerate(groups):
-        for row in group:
+        ordered = sorted(group, key=lambda row: price.get(_key(row)) or 0.0)
+        for place, row in enumerate(ordered):
             if not (x := price.get(_key(row))):
                 continue
             axes.errorbar(
                 x, row["value"], yerr=_interval(row), fmt=MARKERS[i], color=ink.series[i], capsize=3
             )
-            axes.annotate(row["explainer"], (x, row["value"]), (6, 5), textcoords="offset points")
+            offset = (6, 5 if place % 2 else -11)  # neighbours may lie close to each other
+            axes.annotate(row["explainer"], (x, row["value"]), offset, textcoords="offset points")
         axes.plot([], [], MARKERS[i], color=ink.series[i], label=label)
     axes.axhline(0, color=ink.text, linewidth=0.9, linestyle=(0, (4, 3)))
     prices = [price[_key(row)] for row in gains if price.get(_key(row))]
     if max(prices) > 20 * min(prices):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:

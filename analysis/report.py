@@ -75,7 +75,8 @@ _PAGE_COLOURS = {  # light, dark
     # Okabe and Ito (2008), and lighter relatives on dark
     **{f"series-{i}": pair for i, pair in enumerate(zip(PRINT.series, DARK_SERIES, strict=True))},
 }
-_STANDING = ("Model accuracy", "Majority rate")
+_BY_EXPLAINER = "By explainer"
+_STANDING = ("The model’s accuracy", "Majority rate of these")
 _COUNTS = {
     "confusion",
     *(
@@ -277,22 +278,33 @@ def _values(frame: pl.DataFrame, column: str) -> list[str]:
 def _facts(run: ReportInput) -> list[tuple[str, str]]:
     """Return what was run, as (name, text)."""
     models = [
-        " · ".join(str(part) for part in parts if part)
+        " · ".join(str(part) for part in parts if part and part != "none")
         for parts in _distinct(run.predictions, ("model", "precision", "adapter"))
     ]
-    evaluations = sum(row[0] for row in run.attributions.select("evaluations").iter_rows())
     facts = [
         ("Model", ", ".join(models)),
         ("Data", ", ".join(_values(run.predictions, "data"))),
         ("Prompt", ", ".join(_values(run.predictions, "prompt"))),
         ("Explainers", ", ".join(_values(run.attributions, "explainer"))),
         ("Examples", number(len(_distinct(run.predictions, ("data", "example"))))),
-        ("Explanations", number(run.attributions.height) if evaluations else ""),
-        ("Evaluations used", number(evaluations) if evaluations else ""),
+        ("Explanations", number(run.attributions.height) if run.attributions.height else ""),
+        ("Evaluations", _evaluations(run)),
         ("When", _when(run.run_json)),
         ("Versions", _versions(run.run_json)),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _evaluations(run: ReportInput) -> str:
+    """Return what was computed of what was asked, or what the explanations used."""
+    new, asked = (
+        sum(row["value"] for row in rows_of(run.tables, "cost", metric=metric, explainer="all"))
+        for metric in ("total_evaluations_new", "total_evaluations_asked")
+    )
+    if asked:
+        return f"{number(round(new))} computed of {number(round(asked))} asked"
+    used = run.attributions["evaluations"].sum()
+    return f"{number(int(used))} used" if used else ""
 
 
 def _distinct(frame: pl.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -419,7 +431,7 @@ def _score(run: ReportInput, factors: Row, name: str, gain: Row | None, own: pl.
     if (r2 := _median(mine, "r2")) is not None:
         facts.append(f"median weighted R² {number(r2)}")
     if (residual := _median(mine, "residual")) is not None:
-        facts.append(f"median |additivity residual| {number(residual)}")
+        facts.append(f"median |additivity residual| {number(residual) if residual else 0}")
     if (evaluations := _median(mine, "evaluations")) is not None:
         facts.append(f"{number(round(evaluations))} evaluations an explanation")
     for row in rows_of(run.tables, "cost", metric=COST, explainer=name, **factors):
@@ -454,7 +466,7 @@ _LEADS = {
         "Faithfulness",
         "Does the model rely on the words an explainer names? Comprehensiveness: how far the "
         "label's probability drops without them. Sufficiency: how far it drops with them alone. "
-        "“− random” is the paired difference to deleting words in random order.",
+        "Minus random: the paired difference to deleting words in random order.",
     ),
     "agreement": ("Agreement", "Do two explainers say the same of the same example?"),
     "plausibility": ("Plausibility", "Do the explainers name the words that people marked?"),
@@ -512,6 +524,15 @@ def _grids(tables: Mapping[str, pl.DataFrame], name: str) -> list[Grid]:
             _grid("Mean of an example", means, ("explainer",)),
             _grid("Totals of the run", totals, ("explainer",)),
         ]
+    elif name == "faithfulness":
+        own = [row for row in plain if row.get("reference") != "minus_random"]
+        paired = [row for row in plain if row.get("reference") == "minus_random"]
+        # a gain over random is a difference already
+        paired = [row for row in paired if row["metric"] != "deletion_gain"]
+        grids = [
+            _grid("Minus random, on the same examples", paired, ["explainer"]),
+            _grid(_accuracy_note(plain), own, ["explainer"]),
+        ]
     else:
         keys = ["explainer_a", "explainer_b"] if name == "agreement" else ["explainer"]
         keys += ["rationale_kind"] if name == "plausibility" else []
@@ -520,10 +541,9 @@ def _grids(tables: Mapping[str, pl.DataFrame], name: str) -> list[Grid]:
 
 
 def _column(row: Row) -> str:
-    """Return a column's heading: the metric, the reference, which way is better."""
-    random = " − random" if row.get("reference") == "minus_random" else ""
+    """Return a column's heading: the metric, and which way is better."""
     arrow = {"higher": "\u00a0↑", "lower": "\u00a0↓"}.get(row.get("direction") or "", "")
-    return title_of(row["metric"]) + random + arrow
+    return title_of(row["metric"]) + arrow
 
 
 def _grid(
@@ -552,10 +572,11 @@ def _grid(
         cells[column(row)] = _cell(row)
         if row.get("reference") == "minus_random" and row["metric"] == "comprehensiveness":
             cells["Verdict"] = Cell(_words(row.get("verdict")) or "–")
-        if caption == "By explainer" and row.get("accuracy") is not None:
-            cells["Model accuracy"] = _cell(row, "accuracy")
-            cells["Majority rate"] = Cell(number(row.get("majority_rate")))
-    columns += [name for name in _STANDING if any(name in cells for cells in by_key.values())]
+        if caption == _BY_EXPLAINER and row.get("accuracy") is not None:
+            cells[_STANDING[0]] = _cell(row, "accuracy")
+            cells[_STANDING[1]] = Cell(number(row.get("majority_rate")))
+    if any(_STANDING[0] in cells for cells in by_key.values()):
+        columns += _STANDING
     if any("Verdict" in cells for cells in by_key.values()):
         columns.insert(0, "Verdict")
     lines = [
@@ -569,13 +590,13 @@ def _grid(
 
 
 def _accuracy_note(rows: Sequence[Row]) -> str:
-    """Return the model's accuracy on the explained examples, of every combination there is.
+    """Return the model's accuracy on the explained examples as a caption.
 
-    More than `MOST_NOTES` combinations stand in columns of their own instead.
+    More than `MOST_NOTES` combinations of factors stand in columns of their own instead.
     """
     shown = varying(rows, FACTORS)
-    notes = {}
-    for row in rows:
+    notes: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: row["n"]):  # the row of the most examples holds
         if row.get("accuracy") is not None and row.get("majority_rate") is not None:
             cell = _cell(row, "accuracy")
             label = combination(row, shown)
@@ -585,7 +606,7 @@ def _accuracy_note(rows: Sequence[Row]) -> str:
                 f"{cell.text} {cell.interval}, the majority rate {number(row['majority_rate'])}"
                 f"{', so no verdict is drawn' if below else ''}"
             )
-    return "; ".join(notes.values()) if 0 < len(notes) <= MOST_NOTES else "By explainer"
+    return "; ".join(notes.values()) if 0 < len(notes) <= MOST_NOTES else _BY_EXPLAINER
 
 
 # ---- explained examples
@@ -681,6 +702,8 @@ def _explained(
     if row["status"] != "ok":
         facts.insert(0, _words(row["status"]))
     spans, values = spans_of(row["spans"]), row["values"]
+    if spans and not any(values):
+        facts.insert(0, "every value is 0")
     fields = _colour(inputs, spans, values, row["std_error"], rationale)
     return Explained(row["explainer"], badges, fields, _strongest(inputs, spans, values), facts)
 
@@ -689,7 +712,7 @@ def _strongest(
     inputs: Mapping[str, str], spans: Sequence[FeatureSpan], values: Sequence[float]
 ) -> list[tuple[str, str, str]]:
     scale = largest(values)
-    first = {span.feature: span for span in reversed(spans)}
+    first = {span.feature: span for span in reversed(spans) if values[span.feature]}
     order = sorted(first, key=lambda feature: (-abs(values[feature]), feature))
     words = [(values[f], inputs[first[f].field][first[f].start : first[f].end]) for f in order]
     return [(_sign(v), signed(v, scale), _short(word)) for v, word in words[:NAMED_WORDS]]

@@ -1,377 +1,45 @@
-"""The configuration of a sweep: YAML, checked by pydantic, with two fingerprints.
+"""The configuration of a sweep: YAML ⇄ `SweepConfig`, overrides, and the JSON schema for editors.
 
-Unknown keys are refused with the nearest known one; `--set a.b=c` overrides single values. The JSON
-schema for editors is written by `rayxai schema`.
+Unknown keys are refused with the nearest known one; `--set a.b=c` overrides single values.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
-from engine.explainers import names as explainer_names
-from engine.explainers import parameters as explainer_parameters
-from engine.seeds import digest
-from engine.types import FeatureKind, OperatorName, RationaleKind, Target
+from engine.sections import (
+    ClusterConfig,
+    DataConfig,
+    ExplainerConfig,
+    MetricsConfig,
+    ModelConfig,
+    PromptConfig,
+    RunConfig,
+    SweepConfig,
+    unknown,
+)
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def _scheduling(default: Any, **kwargs: Any) -> Any:
-    """Return a field that changes where or when things run but no result: not fingerprinted."""
-    return Field(default=default, json_schema_extra={"scheduling": True}, **kwargs)
-
-
-class RunConfig(_Section):
-    """The run: its name, its seed, where its files go."""
-
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Names the run folder `runs/<name>` and the report."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of all sampling: examples, coalitions, random orders, bootstrap."""
-    out: str | None = _scheduling(None)
-    """The run folder; `runs/<name>` if not given."""
-    store: str = _scheduling("store")
-    """Folder of the evaluation store, shared by runs."""
-    deterministic: Literal["none", "example"] = "none"
-    """`example`: form batches from one example's requests only, so that results are bit-equal on one
-    kind of hardware whatever else runs; slower."""
-
-
-class ModelConfig(_Section):
-    """A model, a factor of the sweep."""
-
-    name: str | None = None
-    """Short name in tables; the last part of `path` if not given."""
-    path: str
-    """Hub id, local folder, `fake:linear`, `fake:and_or` or `fake:planted`."""
-    backend: Literal["transformers", "fake"] | None = None
-    """What serves it; by default `fake` where the path says so, else `transformers`."""
-    precision: Precision = "fp32"
-    """Number format of weights and products; `auto` takes what the device does best."""
-    revision: str | None = None
-    """Git revision of a hub model."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the backend (the fake models' weights, noise, …)."""
-
-    @model_validator(mode="after")
-    def _backend_fits_path(self) -> ModelConfig:
-        fake = self.path.startswith("fake:")
-        if self.backend is not None and fake != (self.backend == "fake"):
-            raise ValueError(f"path {self.path!r} does not go with backend {self.backend!r}")
-        if self.options and not fake:
-            raise ValueError(f"options {sorted(self.options)} are for fake models only")
-        return self
-
-    @property
-    def label(self) -> str:
-        """The model's name in tables."""
-        return self.name or self.path.rstrip("/").split("/")[-1]
-
-    @property
-    def is_fake(self) -> bool:
-        """Whether an analytic model answers, without torch."""
-        return self.path.startswith("fake:")
-
-
-class DataConfig(_Section):
-    """The examples: where they are and which column is what."""
-
-    name: str | None = None
-    """Short name in tables; made from `path` if not given."""
-    path: str
-    """`bundled:reviews`, a .jsonl, .json, .csv or .parquet file (also .gz), or a Hugging Face data
-    set such as `stanfordnlp/sst2`."""
-    subset: str | None = None
-    """Configuration name of a Hugging Face data set."""
-    split: str | None = None
-    """Split of a Hugging Face data set."""
-    inputs: dict[str, str] = Field(default_factory=lambda: {"text": "text"})
-    """Prompt variable: column."""
-    label: str | None = "label"
-    """Column of the gold label, an integer or a name; null if there is none."""
-    label_names: list[str] | None = None
-    """Names of the integer labels in order; by default the label set's order in the prompt."""
-    id: str | None = None
-    """Column of the example's id; made from file name and row if not given."""
-    group: str | None = None
-    """Column whose rows are resampled together by the bootstrap."""
-    rationale: str | None = None
-    """Column of evidence spans: {field: [[start, end], …]} or [[start, end], …]."""
-    rationale_kind: RationaleKind = "human"
-    """Who marked the evidence."""
-    limit: int | None = Field(default=None, ge=1)
-    """How many examples to take, sampled by the run's seed; all if not given."""
-
-    @property
-    def table_name(self) -> str:
-        """The data set's name in tables."""
-        if self.name:
-            return self.name
-        base = self.path.split(":")[-1].rstrip("/").split("/")[-1]
-        for ending in (".gz", ".jsonl", ".json", ".csv", ".parquet"):
-            base = base.removesuffix(ending)
-        return base
-
-
-class Shot(_Section):
-    """A solved example in front of a few-shot prompt."""
-
-    inputs: dict[str, str]
-    """Prompt variable: text."""
-    label: str
-    """Name of the label."""
-
-
-class PromptConfig(_Section):
-    """How an example becomes a prompt, and the label strings that are scored after it."""
-
-    name: str = "prompt"
-    """Short name in tables."""
-    template: str | None = None
-    """Text with `{variable}` slots, for example `"Review: {text}\\nSentiment:"`."""
-    chat: list[dict[Literal["role", "content"], str]] | None = None
-    """Messages with `{variable}` slots, rendered by the model's own chat template."""
-    shots: list[Shot] = Field(default_factory=list)
-    """Solved examples in front of `template`."""
-    separator: str = "\n\n"
-    """Between solved examples."""
-    labels: dict[str, str]
-    """Label name: the string scored after the prompt, of one or more tokens."""
-    normaliser: Literal["labels", "vocab"] = "labels"
-    """What probabilities sum to one over."""
-    calibration: Literal["none", "contextual"] = "none"
-    """`contextual`: subtract the mean log-probability of each label given content-free texts
-    (Zhao et al. 2021)."""
-    content_free: list[str] = Field(default_factory=lambda: ["N/A", "[MASK]", ""])
-    """The content-free texts of the calibration."""
-
-    @model_validator(mode="after")
-    def _one_form(self) -> PromptConfig:
-        if (self.template is None) == (self.chat is None):
-            raise ValueError("give either `template` or `chat`")
-        if self.chat is not None and self.shots:
-            raise ValueError("`shots` go with `template`; write a chat's examples as messages")
-        if not self.labels:
-            raise ValueError("`labels` is empty: name at least one label and its string")
-        unknown = {shot.label for shot in self.shots} - set(self.labels)
-        if unknown:
-            raise ValueError(f"shots have labels {sorted(unknown)} outside {list(self.labels)}")
-        return self
-
-
-def _shorthand(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-class ExplainerConfig(BaseModel):
-    """An explainer with its parameters, and what it explains.
-
-    Parameters of the method itself (`num_samples`, `compat`, …) stand beside these keys.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
-    name: str
-    """The method: lime, kernel_shap, exact, permutation_shap, occlusion or random."""
-    id: str | None = None
-    """Name in tables; the method, and its profile if any, if not given."""
-    features: FeatureKind = "words"
-    """What is kept or removed as one."""
-    operator: OperatorName = "delete"
-    """How a feature is removed."""
-    replacement: str | None = None
-    """The string of the `mask` and `neutral` operators."""
-    target: Target = "log_odds"
-    """What is explained of the label's log-probability."""
-    class_: str = Field(default="predicted", alias="class")
-    """The label whose row is reported: `predicted`, `gold`, or a label's name."""
-    seed: int | None = Field(default=None, ge=0)
-    """Seed of the coalitions; the run's if not given. The compat profiles hand it to each
-    explanation as their library would take it."""
-
-    @model_validator(mode="after")
-    def _parameters_known(self) -> ExplainerConfig:
-        if self.name not in explainer_names():
-            raise ValueError(_unknown("explainer", self.name, explainer_names()))
-        known = set(explainer_parameters(self.name)) - {"seed"}
-        settings = {f.alias or key for key, f in ExplainerConfig.model_fields.items()}
-        for key in self.model_extra or {}:
-            if key not in known:
-                raise ValueError(
-                    _unknown(f"parameter of {self.name}", key, [*sorted(known), *sorted(settings)])
-                )
-        needs = self.operator in ("mask", "neutral")
-        if needs and self.replacement is None:
-            raise ValueError(f"operator {self.operator!r} needs `replacement: STRING`")
-        if not needs and self.replacement is not None:
-            raise ValueError("`replacement` goes with operator `mask` or `neutral`")
-        if self.operator == "pad" and self.features == "sentences" and self.compat:
-            raise ValueError("a compat profile masks as its library does, not by `pad`")
-        return self
-
-    @property
-    def compat(self) -> str | None:
-        """The library whose results are reproduced, or None."""
-        value = self.params.get("compat")
-        return str(value) if value else None
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Parameters of the method."""
-        return dict(self.model_extra or {})
-
-    @property
-    def label(self) -> str:
-        """The explainer's name in tables."""
-        return self.id or (f"{self.name}.compat_{self.compat}" if self.compat else self.name)
-
-
-class MetricsConfig(_Section):
-    """What is measured of each explanation."""
-
-    faithfulness: bool = True
-    """Comprehensiveness, sufficiency and deletion AUC; they cost evaluations."""
-    fractions: list[float] = Field(default_factory=lambda: [0.01, 0.05, 0.10, 0.20, 0.50])
-    """Fractions k of the words; sets of ⌈k·d⌉ words, equal sets counted once."""
-    random_orders: int = Field(default=10, ge=2)
-    """Random orders that give the expected value under chance."""
-    curve_points: int = Field(default=20, ge=2)
-    """Longest deletion curve that removes one word at a time."""
-
-    @field_validator("fractions")
-    @classmethod
-    def _fractions_in_range(cls, value: list[float]) -> list[float]:
-        if not value or any(not 0 < fraction <= 1 for fraction in value):
-            raise ValueError("fractions lie in (0, 1], and there is at least one")
-        return value
-
-
-class ClusterConfig(_Section):
-    """Where it runs; nothing here changes a result."""
-
-    address: str | None = _scheduling(None)
-    """Ray address, `auto` for the running cluster; null starts Ray on this machine."""
-    num_cpus: int | None = _scheduling(None, ge=1)
-    """Logical CPUs of the Ray started on this machine; by default all."""
-    hosts: int | None = _scheduling(None, ge=1)
-    """Hosts a model; by default one a GPU, or one on a machine without."""
-    gpus_per_host: float | None = _scheduling(None, ge=0)
-    """GPU share of a host; by default 1 where the cluster has GPUs, else 0."""
-    threads: int | None = _scheduling(None, ge=1)
-    """Threads of a host on the CPU; by default the physical cores divided by the hosts."""
-    shard_size: int = _scheduling(4, ge=1)
-    """Examples a unit of work."""
-    attempts: int = _scheduling(3, ge=1)
-    """How often a unit is tried before it counts as failed."""
-    commit_seconds: float = _scheduling(10.0, gt=0)
-    """Longest time between a result and its commit: what a crash can lose."""
-
-
-Explainers = Annotated[
-    list[Annotated[ExplainerConfig, BeforeValidator(_shorthand)]], Field(default_factory=list)
+__all__ = [
+    "ClusterConfig",
+    "DataConfig",
+    "ExplainerConfig",
+    "MetricsConfig",
+    "ModelConfig",
+    "PromptConfig",
+    "RunConfig",
+    "SweepConfig",
+    "apply_overrides",
+    "dump_config",
+    "json_schema",
+    "load_config",
+    "parse_config",
 ]
-
-
-class SweepConfig(_Section):
-    """A sweep: models × prompts over the examples, each explained by every explainer."""
-
-    run: RunConfig = Field(default_factory=RunConfig)
-    models: list[Annotated[ModelConfig, BeforeValidator(lambda v: _as_path(v))]] = Field(
-        min_length=1
-    )
-    data: Annotated[DataConfig, BeforeValidator(lambda v: _as_path(v))]
-    prompts: list[PromptConfig] = Field(min_length=1)
-    explainers: Explainers
-    metrics: MetricsConfig = Field(default_factory=MetricsConfig)
-    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_prompt_is_a_list(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "prompt" in value:
-            if "prompts" in value:
-                raise ValueError("give either `prompt` or `prompts`")
-            value = {**value, "prompts": [value["prompt"]]}
-            del value["prompt"]
-        return value
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> SweepConfig:
-        for what, labels in (
-            ("models", [f"{m.label}, {m.precision}" for m in self.models]),
-            ("prompts", [p.name for p in self.prompts]),
-            ("explainers", [e.label for e in self.explainers]),
-        ):
-            twice = {label for label in labels if labels.count(label) > 1}
-            if twice:
-                key = "id" if what == "explainers" else "name"
-                raise ValueError(f"{what}: {sorted(twice)} stands twice; tell them apart by `{key}`")
-        sets = {tuple(p.labels) for p in self.prompts}
-        if len(sets) > 1:
-            raise ValueError("all prompts of a sweep have the same label names in the same order")
-        for explainer in self.explainers:
-            if explainer.class_ not in ("predicted", "gold", *self.label_names):
-                known = ["predicted", "gold", *self.label_names]
-                raise ValueError(_unknown(f"class of {explainer.label}", explainer.class_, known))
-            if explainer.target == "log_odds" and len(self.label_names) < 2:
-                raise ValueError(f"{explainer.label}: log_odds needs two labels; use `logprob`")
-        return self
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The label set, in order."""
-        return tuple(self.prompts[0].labels)
-
-    def run_fingerprint(self) -> str:
-        """Return the digest of all that affects results; scheduling and folders are left out."""
-        return digest(_without_scheduling(self))
-
-
-def _as_path(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _unknown(what: str, given: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"unknown {what} {given!r}; {hint}"
-
-
-def _without_scheduling(section: BaseModel) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("scheduling"):
-            continue
-        value = getattr(section, key)
-        if isinstance(value, BaseModel):
-            value = _without_scheduling(value)
-        elif isinstance(value, list):
-            value = [_without_scheduling(v) if isinstance(v, BaseModel) else v for v in value]
-        if value != {} or not isinstance(getattr(section, key), BaseModel):
-            result[key] = value
-    result.update(section.model_extra or {})
-    return result
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -426,7 +94,7 @@ def _explain(error: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        return f"{where}: {_unknown('key', str(key), _keys_at(parents))}"
+        return f"{where}: {unknown('key', str(key), _keys_at(parents))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     got = error.get("input")
     if error["type"] in ("missing", "value_error") or isinstance(got, dict):

@@ -105,7 +105,7 @@ class KernelShap(Explainer):
         budget = self._budget(n_features)
         smallest = min(2 * n_features + 2, 2**n_features)
         require_samples(self.name, budget, n_features, smallest)
-        return paired_design(self.seed, n_features, (min(budget, 2**n_features) - 2) // 2)
+        return paired_design(int(self.seed), n_features, (min(budget, 2**n_features) - 2) // 2)
 
     def _fit(self, pool: CoalitionPool) -> Attribution:
         design = self._design(pool.n_features)

@@ -134,7 +134,7 @@ class Lime(Explainer):
             draws = (n - full_share) / (n_features * subsets)
             draws[0] = full_share
             return Design(coalitions, draws, exact)
-        uniforms = generator("lime", self.seed, n_features).random((n - 1, n_features + 1))
+        uniforms = generator("lime", int(self.seed), n_features).random((n - 1, n_features + 1))
         sizes = 1 + np.floor(uniforms[:, 0] * n_features).astype(np.intp)
         drawn, counts = distinct(~uniform_subsets(uniforms[:, 1:], sizes))
         coalitions = np.concatenate([np.ones((1, n_features), dtype=bool), drawn])

@@ -72,27 +72,45 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
         return _all_pairs(n_features)
     sizes = _sizes(n_features)
     n_full, left = _border(sizes, n_pairs)
-    random = generator("kernel_shap", seed, n_features)
+    border = [_all_of_size(n_features, size) for size in range(1, n_full + 1)]
+    weights = [np.full(len(b), m / len(b)) for b, m in zip(border, sizes.mass, strict=False)]
+    drawn = _draw_sizes(generator("kernel_shap", seed, n_features), n_features, sizes, n_full, left)
+    strata = [
+        Stratum(slice(s.rows.start + n_pairs - left, s.rows.stop + n_pairs - left), s.unseen)
+        for s in drawn.strata
+    ]
+    return Pairs(
+        np.concatenate([*border, drawn.coalitions]),
+        np.concatenate([*weights, drawn.weights]),
+        n_pairs - left,
+        tuple(strata),
+        exact=False,
+    )
+
+
+def _draw_sizes(
+    random: np.random.Generator, n_features: int, sizes: _Sizes, n_full: int, left: int
+) -> Pairs:
+    """Return `left` pairs of the sizes above `n_full`, pooled sizes at the end."""
     counts, expected = _allocate(random, left, sizes.mass[n_full:])
-    blocks = [_all_of_size(n_features, size) for size in range(1, n_full + 1)]
-    weights = [np.full(len(b), m / len(b)) for b, m in zip(blocks, sizes.mass, strict=False)]
+    blocks: list[BoolCF] = []
+    weights: list[Floats] = []
     strata: list[Stratum] = []
-    start = pooled = n_pairs - left
+    start = pooled = 0
     alone = (expected < 1) | (counts < 2)
     for k in np.argsort(alone, kind="stable").tolist():
-        size, pairs, mass = n_full + k + 1, sizes.pairs[n_full + k], sizes.mass[n_full + k]
+        pairs = sizes.pairs[n_full + k]
         count = min(int(counts[k]), pairs)
-        blocks.append(_draw(random, n_features, size, count, pairs))
-        weights.append(np.full(count, mass / max(count if expected[k] >= 1 else expected[k], 1e-9)))
+        blocks.append(_draw(random, n_features, n_full + k + 1, count, pairs))
+        among = max(count, 1) if expected[k] >= 1 else max(expected[k], 1e-9)
+        weights.append(np.full(count, sizes.mass[n_full + k] / among))
         if not alone[k]:
             strata.append(Stratum(slice(start, start + count), 1 - count / pairs))
             pooled += count
         start += count
     if start > pooled:
         strata.append(Stratum(slice(pooled, start), 1.0))
-    return Pairs(
-        np.concatenate(blocks), np.concatenate(weights), n_pairs - left, tuple(strata), exact=False
-    )
+    return Pairs(np.concatenate(blocks), np.concatenate(weights), 0, tuple(strata), exact=False)
 
 
 def _sizes(n_features: int) -> _Sizes:

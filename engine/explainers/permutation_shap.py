@@ -94,7 +94,7 @@ class PermutationShap(Explainer):
 
     def _orders(self, n_features: int) -> npt.NDArray[np.intp]:
         n_pairs = (self.num_samples - 2) // (2 * (n_features - 1))
-        uniforms = generator("permutation_shap", self.seed, n_features).random(
+        uniforms = generator("permutation_shap", int(self.seed), n_features).random(
             (n_pairs, n_features)
         )
         return uniforms.argsort(axis=1)

@@ -40,5 +40,5 @@ class RandomOrder(Explainer):
             return no_features(pool, residual=False)
         base_L = pool.lookup(ends(pool.n_features))[0]
         shape = (len(base_L), pool.n_features)
-        values_LF = generator("random", self.seed).standard_normal(shape)
+        values_LF = generator("random", int(self.seed)).standard_normal(shape)
         return Attribution(values=values_LF, base=base_L, evaluations=2)

@@ -1,4 +1,4 @@
-"""Our compat profiles against the installed lime and shap, on texts and games with known answers."""
+"""Our compat profiles against the installed lime and shap, on texts and analytic games."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import shap
+from lime.explanation import Explanation
 from lime.lime_text import IndexedString, LimeTextExplainer
 
 from engine.explainers import build, solve
 from engine.explainers.compat_shap import draw
 from engine.features import LIME_SPLIT, split_features
+from engine.types import Attribution
 
 Classifier = Callable[[list[str]], np.ndarray]
 
@@ -66,7 +68,7 @@ def _positions(text: str) -> tuple[int, Callable[[np.ndarray], list[str]]]:
     return len(pieces) // 2, render
 
 
-def _assert_equals_lime(explanation, result, n_features: int) -> None:
+def _assert_equals_lime(explanation: Explanation, result: Attribution, n_features: int) -> None:
     for label in (0, 1):
         theirs = np.zeros(n_features)
         for feature, weight in explanation.local_exp[label]:
@@ -243,7 +245,7 @@ def test_shap_values_of_all_features(n: int, budget: int | None) -> None:
 
 @pytest.mark.parametrize("selection", ["num_features(10)", "num_features(3)", "aic", "bic", 0.01])
 @pytest.mark.parametrize(("n", "budget"), [(8, 100), (13, 200), (20, 400), (25, 90)])
-def test_shap_values_of_selected_features(selection, n: int, budget: int) -> None:
+def test_shap_values_of_selected_features(selection: str | float, n: int, budget: int) -> None:
     np.random.seed(1)
     theirs = _shap_explainer(n, 2).shap_values(
         np.ones((1, n)), nsamples=budget, silent=True, l1_reg=selection

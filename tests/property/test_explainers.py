@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ SHAPLEY = ("exact", "kernel_shap", "permutation_shap")
 ADDITIVE = (*SHAPLEY, "occlusion")
 
 Game = Callable[[np.ndarray], np.ndarray]
+Case = tuple[str, dict[str, int], int, Game]
 
 
 def _random_game(seed: int, n_features: int, n_labels: int = 2) -> Game:
@@ -33,7 +35,7 @@ def _params(name: str, n_features: int, extra: int, seed: int) -> dict[str, int]
 
 
 @st.composite
-def cases(draw: st.DrawFn, methods: tuple[str, ...]) -> tuple[str, dict[str, int], int, Game]:
+def cases(draw: st.DrawFn, methods: tuple[str, ...]) -> Case:
     name = draw(st.sampled_from(methods))
     n_features = draw(st.integers(1, 8))
     seed = draw(st.integers(0, 2**40))
@@ -42,7 +44,7 @@ def cases(draw: st.DrawFn, methods: tuple[str, ...]) -> tuple[str, dict[str, int
 
 
 @given(cases(tuple(names())))
-def test_results_are_finite_and_have_their_shapes(case) -> None:
+def test_results_are_finite_and_have_their_shapes(case: Case) -> None:
     name, params, n_features, game = case
     asked: list[bytes] = []
 
@@ -63,7 +65,7 @@ def test_results_are_finite_and_have_their_shapes(case) -> None:
 
 
 @given(cases(ADDITIVE))
-def test_residual_is_what_the_values_leave_over(case) -> None:
+def test_residual_is_what_the_values_leave_over(case: Case) -> None:
     name, params, n_features, game = case
     result = solve(build(name, **params), game, n_features)
     empty, full = game(np.array([[False], [True]]).repeat(n_features, axis=1))
@@ -74,7 +76,7 @@ def test_residual_is_what_the_values_leave_over(case) -> None:
 
 
 @given(cases((*ADDITIVE, "lime")), st.floats(-5, 5), st.floats(-5, 5))
-def test_translation_and_scaling(case, shift: float, factor: float) -> None:
+def test_translation_and_scaling(case: Case, shift: float, factor: float) -> None:
     name, params, n_features, game = case
     plain = solve(build(name, **params), game, n_features)
     moved = solve(build(name, **params), lambda z: factor * game(z) + shift, n_features)
@@ -83,7 +85,7 @@ def test_translation_and_scaling(case, shift: float, factor: float) -> None:
 
 
 @given(cases((*ADDITIVE, "lime")), st.integers(0, 2**30))
-def test_linearity(case, other_seed: int) -> None:
+def test_linearity(case: Case, other_seed: int) -> None:
     name, params, n_features, game = case
     other = _random_game(other_seed, n_features)
     explainer = build(name, **params)
@@ -93,7 +95,7 @@ def test_linearity(case, other_seed: int) -> None:
 
 
 @given(cases(("kernel_shap", "permutation_shap", "exact")), st.integers(0, 2**30))
-def test_games_that_are_equal_on_complements_change_nothing(case, even_seed: int) -> None:
+def test_games_that_are_equal_on_complements_change_nothing(case: Case, even_seed: int) -> None:
     name, params, n_features, game = case
     base = _random_game(even_seed, n_features)
     even = lambda z: base(z) + base(~z)  # noqa: E731
@@ -113,7 +115,7 @@ def test_even_games_stay_invisible_with_many_features(n: int, extra: int, seed: 
 
 
 @given(cases(("exact", "kernel_shap", "lime", "occlusion")), st.randoms(use_true_random=False))
-def test_renaming_the_features_renames_the_values(case, random) -> None:
+def test_renaming_the_features_renames_the_values(case: Case, random: Random) -> None:
     name, params, n_features, game = case
     if "num_samples" in params:
         params["num_samples"] = 2**n_features  # a draw depends on the order of the features
@@ -125,7 +127,7 @@ def test_renaming_the_features_renames_the_values(case, random) -> None:
 
 
 @given(cases(("exact", "kernel_shap", "permutation_shap", "occlusion")), st.data())
-def test_a_feature_without_effect_has_no_value(case, data) -> None:
+def test_a_feature_without_effect_has_no_value(case: Case, data: st.DataObject) -> None:
     name, params, n_features, game = case
     if name == "kernel_shap":
         params["num_samples"] = 2**n_features  # the regression is noisy for dummies while sampled

@@ -19,9 +19,9 @@ from engine.types import Feature
 
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
 PIECES = [
-    *"ab19é中ا ", *".,:;!?'’-_()\"/—$%", "  ", "\r\n", "\n\n", "\t", "\u00a0", "not", "don't", "3.5",
-    "🙂", "👍🏽", "👩\u200d👧", "🇩🇪", "1\ufe0f\u20e3", "‼\ufe0f", "★", "e\u0301", "\u0301", "\u200d",
-    "\u200f", "\u200b", "كان", "רָע", "{text}", "<|end|>",
+    *"ab19é中ا ", *".,:;!?'’-_()\"/—$%", "  ", "\r\n", "\n\n", "\t", "\u00a0", "not", "don't",
+    "3.5", "🙂", "👍🏽", "👩\u200d👧", "🇩🇪", "1\ufe0f\u20e3", "‼\ufe0f", "★", "e\u0301", "\u0301",
+    "\u200d", "\u200f", "\u200b", "كان", "רָע", "{text}", "<|end|>",
 ]  # fmt: skip
 texts = st.one_of(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), st.text(max_size=20))
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pytest
 
-from analysis.report import (
-    ReportInput,
-)
+from analysis.figures import write_figures
+from analysis.heatmap import DARK, LIGHT, Theme, blend, contrast
+from analysis.report import MOST_EXAMPLES, ReportInput, number, page_colours, write_report
 from engine.schema import ATTRIBUTIONS, FACTORS, FAILURES, PREDICTIONS, rows_to_table
 
+Row = dict[str, Any]
 REVIEWS = Path(__file__).parents[3] / "engine/data/reviews.jsonl"
 LABELS = ["negative", "positive"]
 EXPLAINERS = {
@@ -23,28 +29,32 @@ EXPLAINERS = {
     "occlusion": ("occlusion", "sentences"),
 }
 HAND_WRITTEN = [
-    {"id": "x-script", "text": "Bad <script>alert('x')</script> & \"worse\".\nSecond line.", "label": 0},
+    {
+        "id": "x-script",
+        "text": "Bad <script>alert('x')</script> & \"worse\".\nSecond line.",
+        "label": 0,
+    },
     {"id": "x-rtl", "text": "الفيلم رائع جدا 🎬 ولا أندم", "label": 1},
     {"id": "x-empty", "text": "", "label": 0},
 ]
-VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect", "circle"}
+VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
-def frame(rows, schema):
-    return pl.from_arrow(rows_to_table(rows, schema))
+def frame(rows: list[Row], schema: pa.Schema) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(rows_to_table(rows, schema)))
 
 
-def factors(model="SmolLM2-135M-Instruct", prompt="review"):
+def factors(model: str = "SmolLM2-135M-Instruct", prompt: str = "review") -> Row:
     return dict(zip(FACTORS, ("reviews", model, "fp32", "", prompt), strict=True))
 
 
-def spans_of(text, features):
+def spans_of(text: str, features: str) -> list[Row]:
     pattern = r"\S+" if features == "words" else r"[^.!?\n]+[.!?]?"
     found = [m.span() for m in re.finditer(pattern, text) if m.group().strip()]
     return [{"feature": i, "start": a, "end": b, "field": "text"} for i, (a, b) in enumerate(found)]
 
 
-def prediction(review, chance, **kinds):
+def prediction(review: Row, chance: random.Random, **kinds: str) -> Row:
     p = round(chance.betavariate(2, 2), 6)
     p = 1 - p / 2 if (review["label"] == 1) == (chance.random() < 0.8) else p / 2
     marked = review.get("author_marked", {}).get("text")
@@ -71,7 +81,7 @@ def prediction(review, chance, **kinds):
     }
 
 
-def attribution(row, explainer, chance):
+def attribution(row: Row, explainer: str, chance: random.Random) -> Row:
     method, features = EXPLAINERS[explainer]
     text = json.loads(row["inputs"])["text"]
     spans = spans_of(text, features)
@@ -108,12 +118,19 @@ def attribution(row, explainer, chance):
     }
 
 
-def tables_of(models):
+def tables_of(models: tuple[str, ...]) -> dict[str, pl.DataFrame]:
     chance = random.Random(3)
-    rows = {name: [] for name in ("performance", "faithfulness", "complexity", "agreement")}
-    rows |= {"plausibility": [], "cost": []}
+    names = ("performance", "faithfulness", "complexity", "agreement", "plausibility", "cost")
+    rows: dict[str, list[Row]] = {name: [] for name in names}
 
-    def add(table, keys, metric, value, direction="higher", half=0.06):
+    def add(
+        table: str,
+        keys: Row,
+        metric: str,
+        value: float,
+        direction: str = "higher",
+        half: float | None = 0.06,
+    ) -> None:
         interval = {} if half is None else {"ci_low": value - half, "ci_high": value + half}
         row = {**keys, "metric": metric, "value": value, "n": 27, **interval}
         rows[table].append({**row, "direction": direction, "definition_version": 1})
@@ -183,10 +200,14 @@ def tables_of(models):
     return {name: pl.DataFrame(part, infer_schema_length=None) for name, part in rows.items()}
 
 
-def make_run(n=24, models=("SmolLM2-135M-Instruct",), failures=1, explained=True):
+def make_run(
+    n: int = 24,
+    models: tuple[str, ...] = ("SmolLM2-135M-Instruct",),
+    failures: int = 1,
+    explained: bool = True,
+) -> ReportInput:
     chance = random.Random(7)
     reviews = [json.loads(line) for line in REVIEWS.open(encoding="utf-8")][:n] + HAND_WRITTEN
-    reviews = [{**reviews[i % len(reviews)]} for i in range(len(reviews))]
     rows = [prediction(r, chance, model=m) for m in models for r in reviews]
     made = [attribution(row, name, chance) for row in rows for name in EXPLAINERS]
     failed = {
@@ -224,3 +245,307 @@ def make_run(n=24, models=("SmolLM2-135M-Instruct",), failures=1, explained=True
         frame(made if explained else [], ATTRIBUTIONS),
         frame([failed] * failures, FAILURES),
     )
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and keeps what the tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def with_class(self, name: str) -> list[dict[str, str | None]]:
+        return [a for _, a in self.elements if name in (a.get("class") or "").split()]
+
+
+def render(run: ReportInput, folder: Path) -> str:
+    return write_report(run, folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    run = make_run()
+    write_figures(run.tables, run.predictions, folder / "figures")
+    return render(run, folder)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def cards_of(html: str) -> dict[str, str]:
+    found = re.findall(r'<article class="card".*?</article>', html, re.DOTALL)
+    return {re.search(r'data-id="([^"]*)"', card).group(1): card for card in found}
+
+
+def test_ids_are_unique_and_references_resolve(page: Page) -> None:
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "href"):
+            target = attributes.get(name) or ""
+            target = target if name == "aria-labelledby" else target.partition("#")[2]
+            assert not target or target in ids
+
+
+def test_needs_no_network(html: str, page: Page) -> None:
+    assert not re.search(r"https?:|@import|<link|<img|<iframe", html)
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "action", "data", "poster"):
+            if name in attributes:
+                assert re.match(r"#|tables/\w+\.csv$|figures/\w+\.png$", attributes[name] or "")
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+
+
+def test_structure(page: Page) -> None:
+    tags = [tag for tag, _ in page.elements]
+    assert [tags.count(tag) for tag in ("h1", "nav", "main", "header")] == [1, 1, 1, 1]
+    assert tags.count("caption") == tags.count("table") > 6
+    levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert tags.count("svg") == 5
+    links = {a.get("href") for tag, a in page.elements if tag == "a"}
+    assert {"#summary", "#examples", "#failures", "tables/cost.csv", "figures/cost.png"} <= links
+
+
+def test_figures_without_a_file_are_not_linked(tmp_path: Path) -> None:
+    assert 'href="figures/' not in render(make_run(n=2), tmp_path)
+
+
+def test_texts_are_escaped(html: str, page: Page, tmp_path: Path) -> None:
+    assert "<script>alert" not in html
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    run = make_run(n=1)
+    nasty = '"><script>alert(1)</script><b x="'
+    frames = {
+        "title": nasty,
+        "predictions": run.predictions.with_columns(
+            pl.lit(nasty).alias("example"), pl.lit([nasty, "ok"]).alias("labels")
+        ),
+        "attributions": run.attributions.with_columns(
+            *[pl.lit(nasty).alias(c) for c in ("example", "explainer", "method", "class_name")]
+        ),
+        "failures": run.failures.with_columns(pl.lit(nasty).alias("message")),
+        "run_json": {"versions": {"a": nasty}, "config": {"prompts": [{"template": nasty}]}},
+    }
+    text = render(replace(run, **frames), tmp_path)
+    assert "<script>alert" not in text
+    assert len([1 for tag, _ in Page(text).elements if tag == "script"]) == 1
+
+
+def test_white_space_direction_and_emoji_survive(html: str) -> None:
+    cards = cards_of(html)
+    heats = re.findall(r'<p class="heat" dir="auto">(.*?)</p>', cards["x-script"], re.DOTALL)
+    plain = [Page(heat).text for heat in heats]
+    assert ["".join(parts) for parts in plain] == [HAND_WRITTEN[0]["text"]] * 4
+    assert "🎬" in cards["x-rtl"]
+    assert "empty text" in cards["x-empty"]
+    assert "no features" in cards["x-empty"]
+    assert ".heat { white-space: pre-wrap" in html
+
+
+def test_every_example_and_explainer_is_shown(html: str) -> None:
+    run = make_run()
+    cards = cards_of(html)
+    assert set(cards) == set(run.predictions["example"])
+    for card in cards.values():
+        names = re.findall(r"<h4>(\S+)", card)
+        assert sorted(n.removesuffix("</h4>") for n in names) == sorted(EXPLAINERS)
+    assert all('<span class="badge">compat: lime</span>' in card for card in cards.values())
+    assert all('<span class="badge">sentences</span>' in card for card in cards.values())
+
+
+def test_colours_follow_the_values(html: str) -> None:
+    run = make_run()
+    card = cards_of(html)["review-002"]
+    wanted = run.attributions.filter(pl.col("example") == "review-002", explainer="lime")
+    row = wanted.row(0, named=True)
+    view = re.search(r"<h4>lime</h4>(.*?)</section>", card, re.DOTALL).group(1)
+    words = re.findall(r'<span class="w (.)" style="--a:([\d.]+)" title="([^"]*)">([^<]*)<', view)
+    top = max(abs(v) for v in row["values"])
+    assert max(float(share) for _, share, _, _ in words) == 1.0
+    by_word: dict[str, float] = {}
+    text = json.loads(run.predictions.filter(example="review-002")["inputs"][0])["text"]
+    for span, value in zip(row["spans"], row["values"], strict=True):
+        by_word.setdefault(text[span["start"] : span["end"]], value)
+    for sign, share, title, word in words:
+        assert sign == ("p" if title.startswith("+") else "n")
+        assert title.endswith("± 0.05") or title.endswith("± 0.050")
+        if word in by_word:  # not cut by the rationale
+            assert (by_word[word] > 0) == (sign == "p")
+            assert float(share) == pytest.approx(abs(by_word[word]) / top, abs=0.006)
+
+
+def test_rationale_is_marked(html: str) -> None:
+    card = cards_of(html)["review-002"]
+    view = re.search(r'<p class="heat" dir="auto">(.*?)</p>', card, re.DOTALL).group(1)
+    marked = re.search(r'<span class="m">((?:<span class="w.*?</span>|[^<])*)</span>', view)
+    assert "".join(Page(marked.group(1)).text) == "no means stingy"
+    assert "evidence: author marked" in card
+
+
+def test_right_and_wrong_are_said(html: str) -> None:
+    run = make_run()
+    for row in run.predictions.iter_rows(named=True):
+        card = cards_of(html)[row["example"]]
+        wrong = row["gold"] != row["predicted"]
+        assert ("✗ wrong" in card) == wrong == (" data-wrong>" in card)
+        assert f"{row['probabilities'][row['predicted']]:.3f}" in card
+
+
+def test_both_themes_are_there(html: str) -> None:
+    assert "@media screen and (prefers-color-scheme: dark)" in html
+    assert ':root[data-theme="dark"]' in html
+    for theme in (LIGHT, DARK):
+        for name, colour in page_colours(theme).items():
+            assert html.count(f"--{name}: {colour};") >= (1 if theme is LIGHT else 2)
+    used = set(re.findall(r"var\((--[\w-]+)", html))
+    assert used - {"--a"} == {f"--{name}" for name in page_colours(LIGHT)}
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_is_readable_on_every_heat_colour(theme: Theme) -> None:
+    for tint in (theme.positive, theme.negative):
+        for percent in range(101):
+            ground = blend(theme.surface, tint, percent / 100)
+            assert contrast(theme.text, ground) >= 4.5
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_of_the_page_is_readable(theme: Theme) -> None:
+    colours = page_colours(theme)
+    for name in ("text", "muted", "accent", "positive-line", "negative-line"):
+        for ground in ("background", "surface"):
+            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+    for tone in ("good", "bad"):
+        assert contrast(colours[tone], colours[f"{tone}-soft"]) >= 4.5
+    assert contrast(colours["text"], colours["soft"]) >= 4.5
+    for i in range(6):
+        assert contrast(colours[f"series-{i}"], colours["surface"]) >= 2.2
+
+
+def test_complete_without_javascript(page: Page) -> None:
+    assert all("hidden" in attributes for attributes in page.with_class("js"))
+    hidden = [a for _, a in page.elements if "hidden" in a]
+    assert len(hidden) == len(page.with_class("js"))
+    assert len(page.with_class("card")) == 27
+
+
+def test_failures_are_prominent(html: str, tmp_path: Path) -> None:
+    assert "<strong>1 failure.</strong>" in html
+    assert html.index("1 failure.") < html.index('id="performance"')
+    assert "shorten the &lt;text&gt; or filter it" in html
+    quiet = render(make_run(n=2, failures=0), tmp_path)
+    assert "failure" not in quiet.lower()
+
+
+def test_summary_has_the_key_figures(html: str) -> None:
+    summary = html[html.index('id="summary"') : html.index('id="performance"')]
+    assert "<strong>0.790</strong> [0.730, 0.850] of 27 examples" in summary
+    assert "commonest label would be right on 0.500" in summary
+    assert "<b>+0.240</b> [0.180, 0.300]" in summary
+    assert "better than random" in summary
+    assert "median |additivity residual| 2.2e−16" in summary
+    r2 = make_run().attributions.filter(explainer="lime")["r2"].median()
+    assert f"median weighted R² {r2:.3f}" in summary
+    assert "2.100 s an explanation" in summary
+
+
+def test_no_verdict_where_the_interval_reaches_the_majority_rate(tmp_path: Path) -> None:
+    run = make_run(n=2)
+    low = pl.when(metric="accuracy").then(0.45).otherwise("ci_low").alias("ci_low")
+    tables = {**run.tables, "performance": run.tables["performance"].with_columns(low)}
+    text = render(replace(run, tables=tables), tmp_path)
+    assert "The interval reaches the majority rate:" in text
+    assert "The interval reaches" not in render(run, tmp_path)
+
+
+def test_without_explainers(tmp_path: Path) -> None:
+    text = render(make_run(n=3, explained=False), tmp_path)
+    Page(text)
+    assert len(cards_of(text)) == 6
+    assert re.search(r"The model is right on <strong>\d</strong> of 6 examples", text)
+    assert "speaks for the explained label" not in text
+
+
+def test_nothing_at_all(tmp_path: Path) -> None:
+    empty = [frame([], schema) for schema in (PREDICTIONS, ATTRIBUTIONS, FAILURES)]
+    tables = {name: pl.DataFrame() for name in ("performance", "cost", "agreement")}
+    text = render(ReportInput("Empty", {}, tables, *empty), tmp_path)
+    Page(text)
+    assert "No example was evaluated." in text
+
+
+def test_combinations_of_factors_are_headed(tmp_path: Path) -> None:
+    text = render(make_run(n=2, models=("one-model", "two-model")), tmp_path)
+    Page(text)
+    for card in cards_of(text).values():
+        assert re.findall(r"<h4>(\w+-model)</h4>", card) == ["one-model", "two-model"]
+    assert len(re.findall(r"<h3>\w+-model</h3>", text)) == 2
+
+
+def test_large_runs_show_the_first_examples_by_id(tmp_path: Path) -> None:
+    run = make_run(n=1, explained=False)
+    row = run.predictions.row(0, named=True)
+    rows = [{**row, "example": f"r-{i}"} for i in reversed(range(MOST_EXAMPLES + 30))]
+    text = render(replace(run, predictions=frame(rows, PREDICTIONS)), tmp_path)
+    assert f"{MOST_EXAMPLES} of {MOST_EXAMPLES + 30} examples" in text
+    assert list(cards_of(text)) == [f"r-{i}" for i in range(MOST_EXAMPLES)]
+
+
+def test_several_input_fields_are_named(tmp_path: Path) -> None:
+    run = make_run(n=0)
+    inputs = json.dumps({"premise": "It rains.", "hypothesis": "It is dry."})
+    spans = [{"feature": 0, "start": 6, "end": 9, "field": "hypothesis"}]
+    example = pl.col("example") == "x-rtl"
+    predictions = run.predictions.filter(example).with_columns(inputs=pl.lit(inputs))
+    row = run.attributions.filter(example, explainer="lime").row(0, named=True)
+    row |= {"spans": spans, "values": [-0.5], "std_error": None, "values_by_label": [[-0.5]]}
+    attributions = frame([row], ATTRIBUTIONS)
+    text = render(replace(run, predictions=predictions, attributions=attributions), tmp_path)
+    card = cards_of(text)["x-rtl"]
+    assert re.findall(r'<p class="field">(\w+)</p>', card) == ["premise", "hypothesis"]
+    assert 'It is <span class="w n" style="--a:1.00" title="−0.500">dry</span>' in card
+
+
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    run = make_run(n=2)
+    assert render(run, tmp_path / "a") == render(run, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (0.0, "0.000"),
+        (-0.25, "−0.250"),
+        (2.2e-16, "2.2e−16"),
+        (7, "7"),
+        (12345.6, "12\u202f346"),
+        (128.25, "128.2"),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert number(value) == text

@@ -11,9 +11,11 @@ from engine.surrogate import (
     weighted_ridge,
 )
 
+Data = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 @pytest.fixture
-def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def data() -> Data:
     random = np.random.default_rng(0)
     x = random.integers(0, 2, (60, 5)).astype(float)
     y = random.normal(size=(60, 3)) + x @ random.normal(size=(5, 3))
@@ -21,7 +23,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.04, 1.0, 50.0])
-def test_weighted_ridge_equals_scikit_learn(data, penalty) -> None:
+def test_weighted_ridge_equals_scikit_learn(data: Data, penalty: float) -> None:
     x, y, weights = data
     fit = weighted_ridge(x, y, weights, penalty)
     for label in range(3):
@@ -32,7 +34,7 @@ def test_weighted_ridge_equals_scikit_learn(data, penalty) -> None:
         assert fit.r2[label] == pytest.approx(score, abs=1e-10)
 
 
-def test_a_row_with_weight_m_is_m_rows(data) -> None:
+def test_a_row_with_weight_m_is_m_rows(data: Data) -> None:
     x, y, _ = data
     counts = np.arange(60) % 4 + 1.0
     repeated = np.repeat(np.arange(60), counts.astype(int))
@@ -46,7 +48,7 @@ def test_a_row_with_weight_m_is_m_rows(data) -> None:
     )
 
 
-def test_residuals_are_those_of_leaving_the_row_out(data) -> None:
+def test_residuals_are_those_of_leaving_the_row_out(data: Data) -> None:
     x, y, weights = data
     fit = weighted_ridge(x, y, weights, 0.0)
     for row in (0, 17):
@@ -55,7 +57,7 @@ def test_residuals_are_those_of_leaving_the_row_out(data) -> None:
         np.testing.assert_allclose(fit.residuals[row], y[row] - peer.predict(x[[row]])[0])
 
 
-def test_constrained_least_squares_solves_the_kkt_system(data) -> None:
+def test_constrained_least_squares_solves_the_kkt_system(data: Data) -> None:
     x, y, weights = data
     total = np.array([1.0, -2.0, 0.0])
     fit = constrained_least_squares(x, y, weights, total)
@@ -66,7 +68,7 @@ def test_constrained_least_squares_solves_the_kkt_system(data) -> None:
     np.testing.assert_allclose(fit.coef.sum(axis=1), total, atol=1e-12)
 
 
-def test_constrained_influence_is_the_derivative_by_the_target(data) -> None:
+def test_constrained_influence_is_the_derivative_by_the_target(data: Data) -> None:
     x, y, weights = data
     total = np.zeros(3)
     fit = constrained_least_squares(x, y, weights, total)

@@ -83,3 +83,9 @@ def test_a_pool_with_more_answers_gives_the_same_attribution() -> None:
         shared = explainer.fit(full)
         np.testing.assert_array_equal(shared.values, alone.values)
         assert shared.evaluations == alone.evaluations
+
+
+@pytest.mark.parametrize("name", ["kernel_shap", "lime", "permutation_shap"])
+def test_a_seed_of_numpy_is_the_same_seed(name: str) -> None:
+    asked = [build(name, num_samples=60, seed=s).ask(CoalitionPool(12)) for s in (4, np.int64(4))]
+    np.testing.assert_array_equal(*asked)
