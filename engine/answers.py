@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from engine.seeds import digest
 from engine.pool import CoalitionPool, keys, unpack
+from engine.seeds import digest
 from engine.types import BoolCF, Feature
 
 LOOKUPS = pa.schema(

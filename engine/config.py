@@ -57,13 +57,31 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a YAML sweep") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: no text in UTF-8 ({error}); give a YAML sweep") from None
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a sweep is a mapping with the keys models, data, prompt, …")
     return parse_config(apply_overrides(raw, overrides), str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, where YAML readers keep the last silently."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(name)
+        return node
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -86,12 +104,15 @@ def parse_config(raw: Mapping[str, Any], place: str = "configuration") -> SweepC
     try:
         return SweepConfig.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(dict(e)) for e in error.errors()]
+        alone = "prompt" in raw and "prompts" not in raw
+        lines = [_explain(dict(e), alone) for e in error.errors()]
         raise ConfigError(f"{place}: " + "\n  ".join(lines)) from None
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explain(error: dict[str, Any], prompt_alone: bool) -> str:
     where = ".".join(str(part) for part in error["loc"])
+    if prompt_alone and where.startswith("prompts.0"):
+        where = "prompt" + where.removeprefix("prompts.0")  # as the user wrote it
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         return f"{where}: {unknown('key', str(key), _keys_at(parents))}"
@@ -120,30 +141,38 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+_SHORTHAND = {("data", 1): "path", ("models", 2): "path", ("explainers", 2): "name"}
+"""Section and depth -> the key that a plain string in its place stands for."""
+
+
 def _set(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key:
+    if not separator or not key.strip():
         raise ConfigError(f"--set {override}: write it as --set key.subkey=value")
+    try:
+        value = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {problem}") from None
     parts = key.strip().split(".")
     node: Any = raw
-    for i, part in enumerate(parts[:-1]):
-        if isinstance(node, list):
-            node = node[_index(node, part, override)]
-            continue
-        if isinstance(node.get(part), str) and part in ("data",):
-            node[part] = {"path": node[part]}
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"--set {override}: {'.'.join(parts[: i + 1])} has no keys below it")
-    value = yaml.safe_load(text)
-    if isinstance(node, list):
-        node[_index(node, parts[-1], override)] = value
-    else:
-        node[parts[-1]] = value
+    for depth, part in enumerate(parts[:-1], 1):
+        place: Any = _place(node, part, override)
+        child = node.get(place) if isinstance(node, dict) else node[place]
+        if isinstance(child, str) and (parts[0], depth) in _SHORTHAND:
+            child = {_SHORTHAND[parts[0], depth]: child}
+        child = {} if child is None else child
+        if not isinstance(child, dict | list):
+            raise ConfigError(f"--set {override}: {'.'.join(parts[:depth])} has no keys below it")
+        node[place] = child
+        node = child
+    node[_place(node, parts[-1], override)] = value
 
 
-def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+def _place(node: dict[str, Any] | list[Any], part: str, override: str) -> str | int:
+    if isinstance(node, dict):
+        return part
+    if not part.isdecimal() or int(part) >= len(node):
         raise ConfigError(f"--set {override}: {part!r} is not an index below {len(node)}")
     return int(part)
 

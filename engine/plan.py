@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.commits import CommittedPart
 from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
+from engine.errors import ConfigError
 from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
 from engine.schema import FACTORS, SCHEMA_VERSION
 from engine.seeds import digest
 from engine.tokens import load_tokenizer
 from engine.types import Example
-
-DEFAULT_REPLACEMENT = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +96,21 @@ def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
     )
 
 
-def build_template(prompt: PromptConfig, facts: ModelFacts, place: str) -> PromptTemplate:
+def build_template(
+    prompt: PromptConfig, facts: ModelFacts, inputs: Collection[str], place: str
+) -> PromptTemplate:
     """Return the template of a prompt for one model.
 
     Raises:
         ConfigError: The template is malformed, or the model has no chat template.
     """
-    from engine.errors import ConfigError
-
     if prompt.chat is not None:
         if facts.chat is None:
             raise ConfigError(f"{place}.chat: this model has no chat template; use `template`")
-        return from_chat([dict(message) for message in prompt.chat], facts.chat)
-    template = parse_template(prompt.template or "")
+        return from_chat(
+            [{str(k): v for k, v in message.items()} for message in prompt.chat], facts.chat
+        )
+    template = parse_template(prompt.template or "", inputs)
     if not prompt.shots:
         return template
     shots = [(shot.inputs, shot.label) for shot in prompt.shots]
@@ -140,9 +142,7 @@ def build_plan(
             pair = _pair(config, model, prompt, index, facts[model_key(model)], Path(store))
             pairs[pair.key] = pair
     units = [
-        unit
-        for pair in pairs.values()
-        for unit in shard(pair, examples, config.cluster.shard_size)
+        unit for pair in pairs.values() for unit in shard(pair, examples, config.cluster.shard_size)
     ]
     fingerprint = digest(
         {
@@ -168,7 +168,7 @@ def _pair(
     store: Path,
 ) -> Pair:
     place = f"prompts.{index}" if len(config.prompts) > 1 else "prompt"
-    template = build_template(prompt, facts, place)
+    template = build_template(prompt, facts, config.data.inputs, place)
     labels = resolve_labels(template, load_tokenizer(facts.tokenizer), prompt.labels)
     adapter = "none"
     fingerprint = digest(
@@ -199,9 +199,7 @@ def _pair(
         normaliser=prompt.normaliser,
         content_free=tuple(prompt.content_free) if prompt.calibration == "contextual" else (),
         explainers=_explainers(config),
-        faithfulness=FaithfulnessTask(
-            tuple(plan.fractions), plan.random_orders, plan.curve_points
-        )
+        faithfulness=FaithfulnessTask(tuple(plan.fractions), plan.random_orders, plan.curve_points)
         if plan.faithfulness
         else None,
         seed=config.run.seed,
@@ -239,7 +237,9 @@ def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:
     return units
 
 
-def with_stored(unit: Unit, index: Mapping[str, tuple], calibration: Sequence[str]) -> Unit:
+def with_stored(
+    unit: Unit, index: Mapping[str, tuple[CommittedPart, ...]], calibration: Sequence[str]
+) -> Unit:
     """Return the unit with the row groups of the store that hold evaluations of its examples.
 
     Args:

@@ -60,8 +60,12 @@ PREDICTIONS = pa.schema(
         pa.field("gold", pa.int32()),  # index into labels, null without a gold label
         pa.field("predicted", pa.int32(), nullable=False),
         pa.field("log_probs", pa.list_(pa.float64()), nullable=False),  # raw, over the vocabulary
-        pa.field("probabilities", pa.list_(pa.float64()), nullable=False),  # as the prompt normalises
-        pa.field("log_z", pa.float64(), nullable=False),  # full-vocabulary log normaliser, first token
+        pa.field(
+            "probabilities", pa.list_(pa.float64()), nullable=False
+        ),  # as the prompt normalises
+        pa.field(
+            "log_z", pa.float64(), nullable=False
+        ),  # full-vocabulary log normaliser, first token
         pa.field("label_mass", pa.float64(), nullable=False),  # probability on the labels, 0..1
         pa.field("calibration", pa.list_(pa.float64())),  # subtracted from log_probs, or null
         pa.field("rationale", SPANS),  # feature = index of the evidence span; null without
@@ -78,7 +82,9 @@ ATTRIBUTIONS = pa.schema(
         _EXAMPLE,
         _GROUP,
         *_GAME_FIELDS,
-        pa.field("method", pa.string(), nullable=False),  # lime, kernel_shap, … or lime[compat:lime]
+        pa.field(
+            "method", pa.string(), nullable=False
+        ),  # lime, kernel_shap, … or lime[compat:lime]
         pa.field("masked_on", pa.string(), nullable=False),  # text | ids
         pa.field("n_features", pa.int32(), nullable=False),
         pa.field("spans", SPANS, nullable=False),
@@ -116,13 +122,19 @@ TIMINGS = pa.schema(
         _UNIT,
         *_FACTOR_FIELDS,
         _EXAMPLE,
-        pa.field("consumer", pa.string(), nullable=False),  # explainer id, `prediction`, `metrics:ID`
+        pa.field(
+            "consumer", pa.string(), nullable=False
+        ),  # explainer id, `prediction`, `metrics:ID`
         pa.field("evaluations_asked", pa.int32(), nullable=False),
         pa.field("evaluations_new", pa.int32(), nullable=False),  # neither shared nor in the store
         pa.field("tokens_asked", pa.int64(), nullable=False),
         pa.field("tokens_new", pa.int64(), nullable=False),
-        pa.field("host_seconds", pa.float64(), nullable=False),  # marginal: its share of the scoring
-        pa.field("standalone_seconds", pa.float64()),  # had it paid for all; null if nothing was scored
+        pa.field(
+            "host_seconds", pa.float64(), nullable=False
+        ),  # marginal: its share of the scoring
+        pa.field(
+            "standalone_seconds", pa.float64()
+        ),  # had it paid for all; null if nothing was scored
         pa.field("step_seconds", pa.float64(), nullable=False),  # ask, mask, tokenize, fit
     ]
 )

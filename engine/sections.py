@@ -101,8 +101,10 @@ class DataConfig(_Section):
     """Configuration name of a Hugging Face data set."""
     split: str | None = None
     """Split of a Hugging Face data set."""
-    inputs: dict[str, str] = Field(default_factory=lambda: {"text": "text"})
-    """Prompt variable: column."""
+    inputs: dict[str, str | list[str]] = Field(
+        default_factory=lambda: dict[str, str | list[str]](text="text")
+    )
+    """Prompt variable: column, or several columns of which the first that exists is taken."""
     label: str | None = "label"
     """Column of the gold label, an integer or a name; null if there is none."""
     label_names: list[str] | None = None
@@ -165,6 +167,9 @@ class PromptConfig(_Section):
     def _one_form(self) -> PromptConfig:
         if (self.template is None) == (self.chat is None):
             raise ValueError("give either `template` or `chat`")
+        for number, message in enumerate(self.chat or []):
+            if set(message) != {"role", "content"}:
+                raise ValueError(f"message {number} of `chat` needs both `role` and `content`")
         if self.chat is not None and self.shots:
             raise ValueError("`shots` go with `template`; write a chat's examples as messages")
         if not self.labels:
@@ -175,8 +180,12 @@ class PromptConfig(_Section):
         return self
 
 
-def _shorthand(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def _shorthand(key: str, section: type[BaseModel]) -> BeforeValidator:
+    """Return a validator that reads a plain string as a section with `key` alone."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value,
+        json_schema_input_type=str | section,
+    )
 
 
 class ExplainerConfig(BaseModel):
@@ -216,12 +225,20 @@ class ExplainerConfig(BaseModel):
                 raise ValueError(
                     unknown(f"parameter of {self.name}", key, [*sorted(known), *sorted(settings)])
                 )
+        try:
+            build(self.name, **self.params)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _operator_complete(self) -> ExplainerConfig:
         needs = self.operator in ("mask", "neutral")
-        if needs and self.replacement is None:
+        if needs and not self.replacement:
             raise ValueError(f"operator {self.operator!r} needs `replacement: STRING`")
         if not needs and self.replacement is not None:
             raise ValueError("`replacement` goes with operator `mask` or `neutral`")
-        if self.operator == "pad" and self.features == "sentences" and self.compat:
+        if self.operator == "pad" and self.compat:
             raise ValueError("a compat profile masks as its library does, not by `pad`")
         return self
 
@@ -271,7 +288,7 @@ class ClusterConfig(_Section):
     """Logical CPUs of the Ray started on this machine; by default all."""
     hosts: int | None = _scheduling(None, ge=1)
     """Hosts a model; by default one a GPU, or one on a machine without."""
-    gpus_per_host: float | None = _scheduling(None, ge=0)
+    gpus_per_host: float | None = _scheduling(None, ge=0, allow_inf_nan=False)
     """GPU share of a host; by default 1 where the cluster has GPUs, else 0."""
     threads: int | None = _scheduling(None, ge=1)
     """Threads of a host on the CPU; by default the physical cores divided by the hosts."""
@@ -283,21 +300,19 @@ class ClusterConfig(_Section):
     """Longest time between a result and its commit: what a crash can lose."""
 
 
-Explainers = Annotated[
-    list[Annotated[ExplainerConfig, BeforeValidator(_shorthand)]], Field(default_factory=list)
-]
+Data = Annotated[DataConfig, _shorthand("path", DataConfig)]
+Model = Annotated[ModelConfig, _shorthand("path", ModelConfig)]
+Explainer = Annotated[ExplainerConfig, _shorthand("name", ExplainerConfig)]
 
 
 class SweepConfig(_Section):
     """A sweep: models × prompts over the examples, each explained by every explainer."""
 
     run: RunConfig = Field(default_factory=RunConfig)
-    models: list[Annotated[ModelConfig, BeforeValidator(lambda v: _as_path(v))]] = Field(
-        min_length=1
-    )
-    data: Annotated[DataConfig, BeforeValidator(lambda v: _as_path(v))]
+    models: list[Model] = Field(min_length=1)
+    data: Data
     prompts: list[PromptConfig] = Field(min_length=1)
-    explainers: Explainers
+    explainers: list[Explainer] = Field(default_factory=list)
     metrics: MetricsConfig = Field(default_factory=MetricsConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
 
@@ -321,7 +336,9 @@ class SweepConfig(_Section):
             twice = {label for label in labels if labels.count(label) > 1}
             if twice:
                 key = "id" if what == "explainers" else "name"
-                raise ValueError(f"{what}: {sorted(twice)} stands twice; tell them apart by `{key}`")
+                raise ValueError(
+                    f"{what}: {sorted(twice)} stands twice; tell them apart by `{key}`"
+                )
         sets = {tuple(p.labels) for p in self.prompts}
         if len(sets) > 1:
             raise ValueError("all prompts of a sweep have the same label names in the same order")
@@ -341,10 +358,6 @@ class SweepConfig(_Section):
     def run_fingerprint(self) -> str:
         """Return the digest of all that affects results; scheduling and folders are left out."""
         return digest(_without_scheduling(self))
-
-
-def _as_path(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> str:

@@ -1,4 +1,6 @@
-"""Counter-based seeds and content digests: random numbers depend on what they are for, never on who draws when.
+"""Counter-based seeds and content digests.
+
+Random numbers depend on what they are for, never on who draws them when.
 
 The key names the example, the explainer and the replicate, never the model: the same coalitions
 across models make paired comparisons possible.

@@ -20,8 +20,8 @@ from engine.context import ExplainerTask, StepContext
 from engine.data import example_key
 from engine.errors import ExampleError
 from engine.explainers import build
-from engine.features import split_features
-from engine.masking import Masker, Operator
+from engine.features import LIME_SPLIT, split_features
+from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Faithfulness
 from engine.pool import CoalitionPool
 from engine.seeds import derive
@@ -259,6 +259,7 @@ class Session:
             self.example.fields,
             task.features,
             bag_of_words=task.bag_of_words,
+            split_expression=LIME_SPLIT if task.bag_of_words else None,
             template=self.context.template,
             tokenizer=self.tokenizer,
         )
@@ -267,14 +268,14 @@ class Session:
             task.replacement or "",
             keep_separators=task.compat is not None and task.operator == "delete",
         )
-        on = "ids" if task.features == "tokens" or task.operator == "pad" else "text"
+        on = masked_on(task.features, task.operator)
         return self._space(task.operator_name, features, operator, on)
 
     def _space(
-        self, name: str, features: tuple[Feature, ...], operator: Operator, masked_on: str
+        self, name: str, features: tuple[Feature, ...], operator: Operator, on: MaskedOn
     ) -> Space:
-        key = space_key(features, f"{name}/{masked_on}" if features else "")
-        index = (key, masked_on, operator.keep_separators)
+        key = space_key(features, f"{name}/{on}" if features else "")
+        index = (key, on, operator.keep_separators)
         if index not in self.spaces:
             masker = Masker(
                 self.context.template,
@@ -282,7 +283,7 @@ class Session:
                 self.example.fields,
                 features,
                 operator,
-                masked_on,
+                on,
                 self.context.max_tokens,
             )
             self.spaces[index] = Space(key, features, masker)

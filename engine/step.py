@@ -66,7 +66,9 @@ def step(
     for lookups, reply in rounds:
         answers.add_round(lookups, reply)
 
-    blanks = sessions(content_free_examples(context), _only_prediction(context), tokenizer, answers, None)
+    blanks = sessions(
+        content_free_examples(context), _only_prediction(context), tokenizer, answers, None
+    )
     if broken := [row for s in blanks for row in s.failures]:
         message = f"content-free text of the calibration: {broken[0]['message']}"
         return StepOutput(None, None, failed_unit(context, unit, attempt, "calibration", message))
@@ -249,7 +251,9 @@ def _calibration(blanks: Sequence[Session]) -> FloatL | None:
     return np.log(np.exp(normalise(np.asarray(scored))).mean(axis=0))
 
 
-def failed_unit(context: StepContext, unit: Unit, attempt: int, code: str, message: str) -> UnitResult:
+def failed_unit(
+    context: StepContext, unit: Unit, attempt: int, code: str, message: str
+) -> UnitResult:
     """Return the results of a unit that was given up: a failure row for each of its examples."""
     rows = [
         {

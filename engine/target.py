@@ -1,4 +1,4 @@
-"""From log-probabilities of the labels to what is explained: log-odds, probability, log-probability."""
+"""What is explained of the labels' log-probabilities: log-odds, probability, log-probability."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         "just now; loading, reuse of the template and stored evaluations are not counted."
     )
     for failure in data.failures:
-        console.print(f"failure: {failure.place}: {failure.message}", markup=False)
+        console.print(f"failure: {failure.message}", markup=False)
     for key, message in broken.items():
         console.print(f"failure: {key}: {message}", markup=False)
 

@@ -241,7 +241,7 @@ def _data_failures(plan: Plan, data: LoadedData, broken: Mapping[str, str]) -> U
             "example": f.id,
             "stage": "data",
             "code": f.code,
-            "message": f"{f.place}: {f.message}",
+            "message": f.message,
         }
         for f in data.failures
     ]

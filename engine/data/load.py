@@ -25,6 +25,8 @@ def load_examples(source: DataSource) -> LoadedData:
     columns: set[str] = set()
     n_total = 0
     for n_total, row in enumerate(read_rows(source), 1):
+        if row.values is not None and not columns:
+            source = source.resolved(row.values.keys())
         columns.update(row.values or ())
         default_id = f"{stem(source)}-{n_total}"
         try:

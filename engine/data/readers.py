@@ -171,6 +171,7 @@ def _hugging_face(source: DataSource) -> Iterator[RawRow]:
         ) from error
     if isinstance(rows, dict):
         raise DataError(f"{source.path!r} has the splits {sorted(rows)}: set data.split to one")
+    source = source.resolved(rows.column_names)
     check_columns(source, rows.column_names)
     rows = rows.select_columns([c for c in source.columns if c in rows.column_names])
     for number, values in enumerate(rows, 1):
@@ -188,7 +189,7 @@ def check_columns(source: DataSource, known: Iterable[str]) -> None:
         if column not in columns:
             near = difflib.get_close_matches(column, columns, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            if column not in source.inputs.values():
+            if column not in source.column_of.values():
                 hint += "Set its key in the data section to null if there is none. "
             raise DataError(
                 f"{source.path} has no column {column!r}; {hint}The columns are {columns}"

@@ -17,7 +17,7 @@ def parse_row(values: Mapping[str, Any], source: DataSource, default_id: str) ->
     Raises:
         ExampleError: `missing_field`, `not_text`, `bad_label` or `bad_rationale`.
     """
-    fields = {variable: _text(values, column) for variable, column in source.inputs.items()}
+    fields = {variable: _text(values, column) for variable, column in source.column_of.items()}
     rationale = _rationale(values, source, fields)
     return Example(
         id=row_id(values, source, default_id),
@@ -125,7 +125,7 @@ def _rationale(
         marked = {next(iter(fields)): marked}
     if not isinstance(marked, dict):
         raise ExampleError("bad_rationale", f"the rationale is {marked!r}: give lists of spans")
-    variable_of = {column: variable for variable, column in source.inputs.items()}
+    variable_of = {column: variable for variable, column in source.column_of.items()}
     spans: list[Span] = []
     for key, pairs in marked.items():
         name = variable_of.get(key, key)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from engine.types import Example, RationaleKind
 
@@ -15,7 +15,8 @@ class DataSource:
     Attributes:
         path: `bundled:reviews`, a .jsonl, .json, .csv or .parquet file (also .gz), or the name or
             folder of a Hugging Face data set.
-        inputs: Prompt variable -> column.
+        inputs: Prompt variable -> column, or several columns of which the first that exists is
+            taken.
         label: Column of the gold label, or None.
         id: Column of the ids; None makes them of the file's name and the row's number.
         group: Column of what the bootstrap resamples as one, or None.
@@ -30,7 +31,7 @@ class DataSource:
     """
 
     path: str
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, str | Sequence[str]]
     label: str | None = None
     id: str | None = None
     group: str | None = None
@@ -45,8 +46,26 @@ class DataSource:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns it names, without repeats."""
-        named = (*self.inputs.values(), self.label, self.id, self.group, self.rationale)
+        inputs = [column for value in self.inputs.values() for column in _as_list(value)]
+        named = (*inputs, self.label, self.id, self.group, self.rationale)
         return tuple(dict.fromkeys(column for column in named if column is not None))
+
+    @property
+    def column_of(self) -> dict[str, str]:
+        """The column of each prompt variable; the first of several before `resolved`."""
+        return {variable: _as_list(value)[0] for variable, value in self.inputs.items()}
+
+    def resolved(self, known: Collection[str]) -> DataSource:
+        """Return the source with one column an input, chosen among those that exist."""
+        inputs = {
+            variable: next((c for c in _as_list(value) if c in known), _as_list(value)[0])
+            for variable, value in self.inputs.items()
+        }
+        return replace(self, inputs=inputs)
+
+
+def _as_list(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import random
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -323,7 +324,7 @@ def test_structure(page: Page) -> None:
     assert [tags.count(tag) for tag in ("h1", "nav", "main", "header")] == [1, 1, 1, 1]
     assert tags.count("caption") == tags.count("table") > 6
     levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
     assert tags.count("svg") == 5
     links = {a.get("href") for tag, a in page.elements if tag == "a"}
     assert {"#summary", "#examples", "#failures", "tables/cost.csv", "figures/cost.png"} <= links
@@ -421,7 +422,7 @@ def test_both_themes_are_there(html: str) -> None:
         for name, colour in page_colours(theme).items():
             assert html.count(f"--{name}: {colour};") >= (1 if theme is LIGHT else 2)
     used = set(re.findall(r"var\((--[\w-]+)", html))
-    assert used - {"--a"} == {f"--{name}" for name in page_colours(LIGHT)}
+    assert used - {"--a"} <= {f"--{name}" for name in page_colours(LIGHT)}
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
