@@ -116,9 +116,9 @@ def converted(model: OfflineModel) -> Path:
         return target
     from filelock import FileLock, Timeout
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f"{target.name}.lock")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=LOCK_SECONDS):
             if not target.is_dir():
                 _convert_into(gguf, target)
@@ -126,6 +126,10 @@ def converted(model: OfflineModel) -> Path:
         raise ModelError(
             f"another process has been converting {model.alias} for {LOCK_SECONDS:.0f} s: end it, "
             f"or remove {lock}"
+        ) from error
+    except OSError as error:
+        raise ModelError(
+            f"{target.parent} can't be written ({error}): set RAYXAI_CACHE to another folder"
         ) from error
     return target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -88,7 +89,7 @@ def weights_digest(folder: Path) -> str:
         lacks = "all its weights (*.safetensors)" if config.is_file() else "a config.json"
         raise ModelError(f"{folder} hasn't {lacks}: give a folder made by save_pretrained")
     fields = json.loads(config.read_text())
-    for name in ("_name_or_path", "transformers_version"):
+    for name in ("_name_or_path", "_model_name_or_path", "transformers_version"):
         fields.pop(name, None)  # they say where from, not what
     total = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for file in weights:
@@ -168,7 +169,7 @@ def _file_digest(file: Path) -> str:
         kept.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(digest)
         part.replace(kept)
-    except OSError:
-        # a cache that can't be written only costs reading the file again
-        part.unlink(missing_ok=True)
+    except OSError:  # a cache that can't be written only costs reading the file again
+        with contextlib.suppress(OSError):
+            part.unlink()
     return digest

@@ -40,7 +40,8 @@ def lay_out(offered: Resources, wanted: ClusterConfig) -> Layout:
     if gpus > 1 and gpus != int(gpus):
         raise ClusterError(f"cluster.gpus_per_host: {gpus} is neither below 1 nor a whole number")
     if gpus:
-        room = int(offered.gpus / gpus + 1e-9)
+        # a host's share is of one GPU, or of whole ones: what is left over of each is no room
+        room = int(offered.gpus) * int(1 / gpus + 1e-9) if gpus < 1 else int(offered.gpus / gpus)
         hosts = wanted.hosts or room
         if hosts > room or not room:
             raise ClusterError(

@@ -152,10 +152,15 @@ def _acquire(commits: Path, driver: str) -> int:
         epoch = _latest_epoch(commits)
         if epoch and (holder := _live_holder(commits, epoch)) is not None:
             raise RunFolderError(
-                f"{commits.parent}: in use by process {holder['pid']} on {holder['host']}; wait for "
-                "it, stop it, or choose another folder with --out"
+                f"{commits.parent}: in use by process {holder['pid']} on {holder['host']}; wait "
+                "for it, stop it, or choose another folder with --out"
             )
-        lease = {"driver": driver, "host": socket.gethostname(), "pid": os.getpid()}
+        lease = {
+            "driver": driver,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+        }
         try:
             with open(commits / f"{epoch + 1:06d}.lease", "x", encoding="utf-8") as file:
                 json.dump(lease, file)
@@ -174,21 +179,34 @@ def _live_holder(commits: Path, epoch: int) -> dict[str, Any] | None:
     if log.exists() and b'"released"' in log.read_bytes()[-200:].split(b"\n")[-2:][0]:
         return None
     if holder["host"] == socket.gethostname():
-        return holder if _is_alive(holder["pid"]) else None
+        return holder if _is_alive(holder["pid"], holder.get("started")) else None
     touched = max(p.stat().st_mtime for p in (lease, log) if p.exists())
     return holder if time.time() - touched < STALE_SECONDS else None
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int, started: str | None) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    # A killed child that nobody has waited for still answers to kill.
+    # A killed child that nobody has waited for still answers to kill; and in a container that was
+    # started again, the number may be another process's, even this one's.
+    fields = _stat(pid)
+    return fields is None or (fields[0] != "Z" and started in (None, fields[19]))
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since boot; None where that can't be told."""
+    fields = _stat(pid)
+    return None if fields is None else fields[19]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat (proc(5)) from the third, `state`, on."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
-        return True
-    return stat.rsplit(")", 1)[-1].split()[0] != "Z"
+        return None
+    return stat.rsplit(")", 1)[-1].split()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from engine.commits import CommittedPart
 from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ExampleError
 from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
 from engine.schema import FACTORS, SCHEMA_VERSION
+from engine.sections import unknown
 from engine.seeds import digest
 from engine.tokens import load_tokenizer
 from engine.types import Example
@@ -102,19 +104,35 @@ def build_template(
     """Return the template of a prompt for one model.
 
     Raises:
-        ConfigError: The template is malformed, or the model has no chat template.
+        ConfigError: The template is malformed, has a slot that is none of `inputs`, or the model
+            has no chat template.
     """
     if prompt.chat is not None:
-        if facts.chat is None:
-            raise ConfigError(f"{place}.chat: this model has no chat template; use `template`")
-        return from_chat(
-            [{str(k): v for k, v in message.items()} for message in prompt.chat], facts.chat
-        )
-    template = parse_template(prompt.template or "", inputs)
+        with _naming(f"{place}.chat"):
+            if facts.chat is None:
+                raise ConfigError("this model has no chat template; use `template`")
+            messages = [{str(k): v for k, v in message.items()} for message in prompt.chat]
+            template = from_chat(messages, facts.chat)
+            for name in template.variables:
+                if name not in inputs:
+                    raise ConfigError(unknown("slot", name, inputs))
+            return template
+    with _naming(f"{place}.template"):
+        template = parse_template(prompt.template or "", inputs)
     if not prompt.shots:
         return template
-    shots = [(shot.inputs, shot.label) for shot in prompt.shots]
-    return few_shot(template, shots, prompt.labels, prompt.separator)
+    with _naming(f"{place}.shots"):
+        shots = [(shot.inputs, shot.label) for shot in prompt.shots]
+        return few_shot(template, shots, prompt.labels, prompt.separator)
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Put the key in front of what is wrong with its value."""
+    try:
+        yield
+    except (ConfigError, ExampleError) as error:
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def build_plan(
@@ -127,13 +145,14 @@ def build_plan(
 
     Args:
         config: The configuration.
-        examples: From `engine.data.load_examples`.
+        examples: From `engine.data.load_examples` of `data_source(config)`.
         facts: By `ModelConfig.label` and precision, `"label/precision"`.
         store: Root folder of the store.
 
     Raises:
         ConfigError: A prompt doesn't fit a model or the data.
     """
+    examples = _with_gold(config, examples)
     pairs = {}
     for model in config.models:
         if model_key(model) not in facts:
@@ -154,6 +173,15 @@ def build_plan(
     return Plan(config, fingerprint, pairs, tuple(units), tuple(examples))
 
 
+def _with_gold(config: SweepConfig, examples: Sequence[Example]) -> Sequence[Example]:
+    """Return the examples with labels that count in the prompt's order, not in the data's."""
+    names = config.data.label_names
+    if names is None:
+        return examples
+    place = [config.label_names.index(name) for name in names]
+    return [e if e.label is None else replace(e, label=place[e.label]) for e in examples]
+
+
 def model_key(model: ModelConfig) -> str:
     """Return the key of a model with its precision."""
     return f"{model.label}/{model.precision}"
@@ -169,7 +197,9 @@ def _pair(
 ) -> Pair:
     place = f"prompts.{index}" if len(config.prompts) > 1 else "prompt"
     template = build_template(prompt, facts, config.data.inputs, place)
-    labels = resolve_labels(template, load_tokenizer(facts.tokenizer), prompt.labels)
+    tokenizer = load_tokenizer(facts.tokenizer)
+    with _naming(f"{place}.labels"):
+        labels = resolve_labels(template, tokenizer, prompt.labels)
     adapter = "none"
     fingerprint = digest(
         {
@@ -233,7 +263,8 @@ def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:
     for start in range(0, len(examples), size):
         chunk = tuple(examples[start : start + size])
         content = [[e.id, example_key(e.fields)] for e in chunk]
-        units.append(Unit(digest([pair.evaluation_fingerprint, content]), pair.key, chunk))
+        name = digest([pair.key, pair.evaluation_fingerprint, content])
+        units.append(Unit(name, pair.key, chunk))
     return units
 
 

@@ -108,7 +108,8 @@ class DataConfig(_Section):
     label: str | None = "label"
     """Column of the gold label, an integer or a name; null if there is none."""
     label_names: list[str] | None = None
-    """Names of the integer labels in order; by default the label set's order in the prompt."""
+    """Names of the integer labels in order, all of them labels of the prompt; by default the
+    prompt's order."""
     id: str | None = None
     """Column of the example's id; made from file name and row if not given."""
     group: str | None = None
@@ -342,6 +343,12 @@ class SweepConfig(_Section):
         sets = {tuple(p.labels) for p in self.prompts}
         if len(sets) > 1:
             raise ValueError("all prompts of a sweep have the same label names in the same order")
+        names = self.data.label_names or []
+        for name in names:
+            if name not in self.label_names:
+                raise ValueError("data.label_names: " + unknown("label", name, self.label_names))
+            if names.count(name) > 1:
+                raise ValueError(f"data.label_names: {name!r} stands twice")
         for explainer in self.explainers:
             if explainer.class_ not in ("predicted", "gold", *self.label_names):
                 known = ["predicted", "gold", *self.label_names]

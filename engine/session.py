@@ -21,7 +21,7 @@ from engine.data import example_key
 from engine.errors import ExampleError
 from engine.explainers import build
 from engine.features import LIME_SPLIT, split_features
-from engine.masking import MaskedOn, Masker, Operator, masked_on
+from engine.masking import MaskedInputs, MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Faithfulness
 from engine.pool import CoalitionPool
 from engine.seeds import derive
@@ -53,11 +53,12 @@ class Space:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
-    """Coalitions of a space that a consumer needs values for."""
+    """Coalitions of a space that a consumer needs values for, and what the model is shown."""
 
     consumer: str
     space: Space
     coalitions: BoolCF
+    masked: MaskedInputs
 
 
 @dataclass(slots=True)
@@ -117,6 +118,8 @@ class Session:
 
     def _explain(self, task: ExplainerTask, raw: FloatCL | None) -> None:
         started = time.perf_counter()
+        if task.class_rule == "gold" and self.example.label is None:
+            raise ExampleError("no_gold_label", "class: gold, but the example has no label")
         space = self._space_of(task)
         seed = task.seed
         if not task.compat:
@@ -135,7 +138,8 @@ class Session:
             if full is not None:
                 value = float(self._value(full.lookup(space.full), task)[0, label])
                 self._attribution_row(task, space, attribution, label, value)
-                self._measure(task, space, attribution, label)
+                with self._guard("metric", task.label):
+                    self._measure(task, space, attribution, label)
 
     def _measure(
         self, task: ExplainerTask, space: Space, attribution: Attribution, label: int
@@ -240,8 +244,7 @@ class Session:
         if rule == "predicted":
             return int(np.argmax(self._calibrated(raw[None, :-2])[0]))
         if rule == "gold":
-            if self.example.label is None:
-                raise ExampleError("no_gold_label", "class: gold, but the example has no label")
+            assert self.example.label is not None
             return self.example.label
         return self.context.labels.names.index(rule.removeprefix("label:"))
 
@@ -305,7 +308,8 @@ class Session:
         error = self.answers.error(self.key, space.key, coalitions)
         if error is not None:
             raise ExampleError("not_scored", error)
-        self.asks.append(Ask(consumer, space, coalitions))
+        masked = space.masker.apply(coalitions)
+        self.asks.append(Ask(consumer, space, coalitions, masked))
 
     def _use(self, consumer: str, space: Space, used: BoolCF | None, seconds: float) -> None:
         usage = self.usage.setdefault(consumer, Usage())

@@ -116,7 +116,7 @@ def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table,
         row_of: dict[tuple[tuple[int, ...], tuple[int, ...] | None], int] = {}
         asked: set[tuple[str, bytes]] = set()
         for ask in session.asks:
-            masked = ask.space.masker.apply(ask.coalitions)
+            masked = ask.masked
             rows = []
             for index, sequence in enumerate(masked.sequences):
                 off = None if masked.hidden is None else (masked.hidden[index] or None)

@@ -9,8 +9,12 @@ import numpy as np
 from engine.types import FloatCL, Target
 
 LOG_FLOOR = -80.0
-"""Log-probabilities are clipped here, so that a probability of 0 or 1 keeps finite log-odds; the
-smallest that float32 softmax can tell from 0 is about −103, real label scores lie above −60."""
+"""Log-probabilities are clipped so far below the likeliest label's, so that a probability of 0 or 1
+keeps finite log-odds; the smallest that float32 softmax can tell from 0 is about −103. The floor is
+relative because a label of many tokens is improbable by its length alone."""
+
+_NEVER = -1e30
+"""Stands for the logarithm of 0."""
 
 Normaliser = Literal["labels", "vocab"]
 
@@ -34,7 +38,8 @@ def transform(log_probs_CL: FloatCL, target: Target, normaliser: Normaliser = "l
     Raises:
         ValueError: `log_odds` of a single label, which has no rest.
     """
-    clipped = np.maximum(log_probs_CL, LOG_FLOOR)
+    finite = np.maximum(log_probs_CL, _NEVER)
+    clipped = np.maximum(finite, finite.max(axis=1, keepdims=True) + LOG_FLOOR)
     if target == "log_odds":
         n_labels = clipped.shape[1]
         if n_labels < 2:

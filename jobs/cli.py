@@ -4,17 +4,47 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from engine.errors import RayxaiError
 
+ABORTED = 3
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Of the click that typer brings along, or of the installed one in its older versions."""
+
+
+class _Commands(TyperGroup):
+    """Ends with 3 on a wrong command line: 2 says that some examples failed."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _aborting():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        with _aborting():
+            return super().invoke(*args, **kwargs)
+
+
+@contextmanager
+def _aborting() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.exit_code = ABORTED  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="rayxai",
+    cls=_Commands,
     help="Evaluate explanations of language models: what they say, what they cost, whether to "
     "believe them.",
     no_args_is_help=True,
@@ -41,8 +71,6 @@ DataOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
 
-ABORTED = 3
-
 
 def guarded(action: Callable[[], int]) -> int:
     """Run an action; print a user's error without a traceback and return the exit code."""
@@ -65,14 +93,15 @@ def read_config(
     """Return the checked sweep with the command line's overrides."""
     from engine.config import load_config
 
-    changes = list(overrides or [])
+    changes = []
     if out is not None:
         changes.append(f"run.out={json.dumps(str(out))}")
     if model is not None:
         changes.append(f"models={json.dumps([{'path': model}])}")
     if data is not None:
         changes.append(f"data.path={json.dumps(data)}")
-    return load_config(path, changes)
+    # --set comes last, so that it can name what the other options brought
+    return load_config(path, [*changes, *(overrides or [])])
 
 
 @app.command()

@@ -38,8 +38,14 @@ class Counts:
     failures: int
 
 
-def count(pair: Pair, examples: Sequence[Example]) -> Counts:
-    """Return what these examples will ask of the pair's model, deduplicated."""
+def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
+    """Return what these examples will ask of the pair's model, deduplicated.
+
+    Args:
+        pair: The pair.
+        examples: Some of its examples.
+        shard_size: Examples a unit: each unit asks for the calibration's texts anew.
+    """
     asked: list[tuple[int, int]] = []
 
     def score(request: pa.Table) -> pa.Table:
@@ -51,7 +57,7 @@ def count(pair: Pair, examples: Sequence[Example]) -> Counts:
         return schema.score_reply([even] * rows, [0.0] * rows, [None] * rows, cost)
 
     failures = 0
-    for unit in shard(pair, examples, 1):
+    for unit in shard(pair, examples, shard_size):
         result = run_in_process(pair.context, unit, "counted", score)
         failures += result.tables["failures"].num_rows
     return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
@@ -62,6 +68,7 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     plan, data, broken = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
+    plan = folder.as_cut(plan)
     left = {unit.id for unit in folder.left(plan)}
     console.print(
         f"{len(data.examples)} examples of {data.n_total} in {config.data.path}; "
@@ -71,7 +78,7 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     table = Table("model and prompt", "units", "evaluations", "tokens", "time")
     parameters = _parameters(plan)
     for key, pair in plan.pairs.items():
-        counts = count(pair, sample)
+        counts = count(pair, sample, config.cluster.shard_size)
         scale = len(plan.examples) / len(sample)
         tokens = int(counts.tokens * scale)
         table.add_row(

@@ -16,7 +16,7 @@ from analysis.heatmap import explanation_json, print_explanation
 from engine.config import SweepConfig, apply_overrides, load_config, parse_config
 from engine.context import Unit
 from engine.errors import ConfigError
-from engine.explainers import parameters
+from engine.explainers import names, parameters
 from engine.plan import Plan, build_plan
 from engine.step import run_in_process
 from engine.types import Example
@@ -35,6 +35,10 @@ DEFAULT: dict[str, Any] = {
     "metrics": {"faithfulness": False},
 }
 """What is explained with if no sweep is named."""
+
+SAMPLES = 256
+"""Samples where the command line names none: seconds on a laptop, where the methods' own defaults
+take minutes."""
 
 
 def explain_text(
@@ -71,7 +75,9 @@ def explain_text(
         host.stop()
     failures = result.tables["failures"].to_pylist()
     for row in failures:
-        Console(stderr=True).print(f"error: {row['message']}", style="red", markup=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {row['message']}", style="red", markup=False
+        )
     predictions = result.tables["predictions"].to_pylist()
     attributions = result.tables["attributions"].to_pylist()
     if not predictions or not attributions:
@@ -92,15 +98,15 @@ def _sweep(
     overrides: Sequence[str],
 ) -> SweepConfig:
     spec: dict[str, Any] = {"name": explainer}
-    changes = list(overrides)
-    if samples is not None:
-        if "num_samples" not in parameters(explainer):
-            raise ConfigError(f"--samples: {explainer} has no number of samples")
-        spec["num_samples"] = samples
-    changes.append(f"explainers={json.dumps([spec])}")
-    changes.append("metrics.faithfulness=false")
+    if explainer in names() and "num_samples" in parameters(explainer):
+        spec["num_samples"] = samples or SAMPLES
+    elif samples is not None and explainer in names():
+        raise ConfigError(f"--samples: {explainer} has no number of samples")
+    changes = [f"explainers={json.dumps([spec])}", "metrics.faithfulness=false"]
     if model is not None:
         changes.append(f"models={json.dumps([{'path': model}])}")
+    # --set comes last, so that it can name what the other options brought
+    changes += overrides
     if config is not None:
         return load_config(config, changes)
     return parse_config(apply_overrides(json.loads(json.dumps(DEFAULT)), changes), "explain")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from actors.backend import HostSpec
+from actors.host import make_backend
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.plan import ModelFacts, model_key
@@ -20,9 +21,12 @@ def model_facts(model: ModelConfig) -> ModelFacts:
 
     Raises:
         ModelError: It can't be found; the message says what was tried and what is at hand.
+        ConfigError: The options of an analytic model are wrong.
     """
     from actors import loader
 
+    if model.is_fake:
+        make_backend(host_spec(model))  # refuses options that it doesn't know
     source = loader.resolve_model(model_path(model), model.options)
     spec = loader.load_tokenizer_spec(source)
     if model.is_fake:

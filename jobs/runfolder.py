@@ -18,7 +18,7 @@ from engine.errors import RunFolderError
 from engine.plan import Plan, run_record, with_units_of, write_plan
 from engine.schema import SCHEMA_VERSION
 
-VERSIONED = ("ray", "torch", "transformers", "numpy", "pyarrow", "polars", "tokenizers")
+VERSIONED = ("rayxai", "ray", "torch", "transformers", "numpy", "pyarrow", "polars", "tokenizers")
 
 
 class RunFolder:
@@ -57,7 +57,7 @@ class RunFolder:
         """Raise RunFolderError if the folder holds a run of another configuration."""
         record = self.record
         if not record:
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and not self._is_free():
                 raise RunFolderError(
                     f"{self.path}: not empty and no run folder; choose another --out"
                 )
@@ -81,12 +81,33 @@ class RunFolder:
                 "another folder with --out, or remove this one"
             )
 
+    def _is_free(self) -> bool:
+        """Return whether nothing is lost by writing here; a start cut off leaves its plan alone."""
+        if not self.path.is_dir():
+            return False
+        names = {path.name for path in self.path.iterdir()}
+        return all(n == "plan.parquet" or n.endswith(".tmp") for n in names)
+
+    def as_cut(self, plan: Plan) -> Plan:
+        """Return the plan with the units as the run first cut them."""
+        units = self.path / "plan.parquet"
+        return with_units_of(plan, units) if self.record else plan
+
     def open(self, plan: Plan) -> Plan:
-        """Create or continue the run; return the plan with the units as they were first cut."""
+        """Create or continue the run; return the plan with the units as they were first cut.
+
+        Raises:
+            RunFolderError: The folder can't be made, or holds something else.
+        """
         self.check(plan)
         units = self.path / "plan.parquet"
         if not self.record:
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunFolderError(
+                    f"{self.path}: can't be made ({error.strerror}); choose another --out"
+                ) from None
             write_plan(plan, units)
             self.update(
                 **run_record(plan),
@@ -97,7 +118,7 @@ class RunFolder:
                 git_commit=_git_commit(),
                 hardware=hardware(),
             )
-        plan = with_units_of(plan, units)
+        plan = self.as_cut(plan)
         if set(plan.pairs) - set(self.record["evaluation_fingerprints"]):
             write_plan(plan, units)
             self.update(**run_record(plan))

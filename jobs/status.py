@@ -25,7 +25,7 @@ def print_status(path: Path, console: Console) -> int:
     units = pq.read_table(path / "plan.parquet").to_pylist()
     commits = read_commits(path)
     done = [u for u in units if u["unit"] in commits and not commits[u["unit"]].failed]
-    console.print(f"{path}: {record.get('status')} (started {record.get('started')})")
+    console.print(f"{path}: {record.get('status')} (started {record.get('started')})", markup=False)
     for pair in dict.fromkeys(u["pair"] for u in units):
         of_pair = [u for u in units if u["pair"] == pair]
         finished = sum(1 for u in done if u["pair"] == pair)
@@ -39,7 +39,7 @@ def print_status(path: Path, console: Console) -> int:
         for part in failures
     )
     if rows:
-        console.print(f"  {rows} failures; see {path / 'failures'} or the report")
+        console.print(f"  {rows} failures; see {path / 'failures'} or the report", markup=False)
     if len(done) < len(units):
         console.print("  the same `rayxai run` command continues it")
     return 2 if rows else 0

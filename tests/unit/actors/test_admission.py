@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors.admission import AdmissionQueue
+from actors.backend import BackendOutOfMemoryError, HostInfo, Scores
+from actors.batching import ScoreSequence
+from engine.errors import ModelError
+from engine.schema import SCORE_REPLY, ScoreTask, cost_of, score_request
+
+TASK = ScoreTask(((1,), (2,)))
+INFO = HostInfo("m", "w", 1, 1, 0.0, "cpu", "s", "digest", "text", None)
+
+
+class Recorder:
+    """Answers with functions of the ids, writes down its batches, and waits when told to."""
+
+    batch_tokens = 12
+
+    def __init__(self, most_sequences: int | None = None) -> None:
+        self.batches: list[list[ScoreSequence]] = []
+        self.prefixes: list[int] = []
+        self.threads: set[int] = set()
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.most_sequences = most_sequences
+        self.broken: set[int] = set()
+
+    def load(self) -> HostInfo:
+        self.threads.add(threading.get_ident())
+        return INFO
+
+    def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:
+        self.threads.add(threading.get_ident())
+        if task.adapter:
+            raise ModelError("no adapters here")
+        if not sequence.ids:
+            raise ValueError("the prompt is empty")
+
+    def score(self, sequences: Sequence[ScoreSequence], task: ScoreTask, prefix: int) -> Scores:
+        self.threads.add(threading.get_ident())
+        self.entered.set()
+        assert self.go_on.wait(30)
+        if self.most_sequences is not None and len(sequences) > self.most_sequences:
+            raise BackendOutOfMemoryError("too many")
+        if any(self.broken & set(sequence.ids) for sequence in sequences):
+            raise RuntimeError("device lost")
+        self.batches.append(list(sequences))
+        self.prefixes.append(prefix)
+        sums = np.array([sum(s.ids) - 100 * len(s.hidden) for s in sequences], dtype=np.float32)
+        width = max(len(s.ids) for s in sequences)
+        log_probs = np.stack([-sums - label[0] for label in task.label_ids], axis=1)
+        return Scores(log_probs, sums, width * len(sequences))
+
+
+def request(
+    rows: Sequence[Sequence[int]],
+    task: ScoreTask = TASK,
+    examples: Sequence[int] | None = None,
+    hidden: Sequence[Sequence[int] | None] | None = None,
+) -> pa.Table:
+    return score_request(examples or [0] * len(rows), rows, hidden or [None] * len(rows), task)
+
+
+class Held:
+    """A queue that is held in its first batch while more requests arrive."""
+
+    def __init__(self, backend: Recorder) -> None:
+        self.backend = backend
+        self.queue = AdmissionQueue(backend)
+        self.queue.start()
+        self.pool = ThreadPoolExecutor(8)
+        backend.go_on.clear()
+        self.first = self.pool.submit(self.queue.score, request([[99]]))
+        assert backend.entered.wait(30)
+
+    def submit(self, table: pa.Table) -> object:
+        """Submit and return once the request stands in the queue, behind those before it."""
+        depth = self.queue.stats().queue_depth
+        future = self.pool.submit(self.queue.score, table)
+        while self.queue.stats().queue_depth == depth and not future.done():
+            pass
+        return future
+
+    def release(self) -> None:
+        self.backend.go_on.set()
+        self.first.result(30)
+
+    @property
+    def batches(self) -> list[list[ScoreSequence]]:
+        """The batches after the one that was held."""
+        return self.backend.batches[1:]
+
+
+def test_a_reply_has_a_row_a_row_of_the_request_in_its_order() -> None:
+    queue = AdmissionQueue(Recorder())
+    assert queue.start() == INFO
+    reply = queue.score(request([[5, 5, 5], [1], [2, 2]], hidden=[None, None, [1]]))
+    assert reply.schema.equals(SCORE_REPLY)
+    assert reply["log_z"].to_pylist() == [15.0, 1.0, -96.0]
+    assert reply["log_probs"].to_pylist() == [[-16, -17], [-2, -3], [95, 94]]
+    assert reply["error"].to_pylist() == [None] * 3
+    assert cost_of(reply).numerics == "digest"
+    queue.stop()
+
+
+def test_an_empty_request_has_an_empty_reply() -> None:
+    queue = AdmissionQueue(Recorder())
+    queue.start()
+    assert queue.score(request([])).num_rows == 0
+    queue.stop()
+
+
+def test_the_model_is_loaded_and_called_on_one_thread_only() -> None:
+    backend = Recorder()
+    queue = AdmissionQueue(backend)
+    queue.start()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: queue.score(request([[i]])), range(8)))
+    assert len(backend.threads) == 1
+    assert threading.get_ident() not in backend.threads
+    queue.stop()
+
+
+def test_waiting_requests_share_batches_and_equal_sequences_run_once() -> None:
+    held = Held(Recorder())
+    one = held.submit(request([[1, 2, 3], [1, 2]]))
+    two = held.submit(request([[1, 2], [1, 4, 4, 4]]))
+    held.release()
+    assert one.result(30)["log_z"].to_pylist() == [6.0, 3.0]
+    assert two.result(30)["log_z"].to_pylist() == [3.0, 13.0]
+    ran = [sequence.ids for batch in held.batches for sequence in batch]
+    assert ran == [(1, 2), (1, 2, 3), (1, 4, 4, 4)]
+    assert held.backend.prefixes == [0, *[1] * len(held.batches)]
+    held.queue.stop()
+
+
+def test_costs_add_up_to_what_was_computed_and_a_shared_sequence_is_split() -> None:
+    held = Held(Recorder())
+    one = held.submit(request([[1, 2]]))
+    two = held.submit(request([[1, 2], [7, 7]]))
+    held.release()
+    costs = [cost_of(future.result(30)) for future in (one, two)]
+    assert [cost.tokens_computed for cost in costs] == [1, 3]
+    stats = held.queue.stats()
+    assert stats.requests == 3
+    assert stats.sequences == 4
+    assert stats.sequences_computed == 3
+    assert stats.tokens_computed == 1 + 4
+    assert sum(cost.seconds for cost in costs) < stats.busy_seconds
+    assert stats.queue_depth == 0
+    held.queue.stop()
+
+
+def test_tasks_with_other_labels_never_share_a_batch() -> None:
+    held = Held(Recorder())
+    one = held.submit(request([[3]]))
+    two = held.submit(request([[3]], ScoreTask(((8,),))))
+    held.release()
+    assert one.result(30)["log_probs"].to_pylist() == [[-4, -5]]
+    assert two.result(30)["log_probs"].to_pylist() == [[-11]]
+    assert len(held.batches) == 2
+    held.queue.stop()
+
+
+def test_by_example_batches_are_those_of_an_empty_queue() -> None:
+    task = ScoreTask(TASK.label_ids, by_example=True)
+    rows = [[4, 1, 1], [4, 2], [4, 9], [4, 1, 1], [5, 5], [5, 6]]
+    examples = [0, 0, 0, 1, 1, 1]
+    alone = Recorder()
+    queue = AdmissionQueue(alone)
+    queue.start()
+    queue.score(request(rows, task, examples))
+    queue.stop()
+    assert [[s.ids for s in batch] for batch in alone.batches] == [
+        [(4, 2), (4, 9), (4, 1, 1)],
+        [(5, 5), (5, 6), (4, 1, 1)],
+    ]
+    assert alone.prefixes == [1, 0]
+
+    held = Held(Recorder())
+    others = held.submit(request([[4, 2], [4, 3]]))
+    mine = held.submit(request(rows[::-1], task, examples[::-1]))
+    held.release()
+    for future in (others, mine):
+        future.result(30)
+    for batch in alone.batches:
+        assert batch in held.batches
+    held.queue.stop()
+
+
+def test_a_row_that_cannot_be_scored_says_why_and_the_others_are_scored() -> None:
+    queue = AdmissionQueue(Recorder())
+    queue.start()
+    reply = queue.score(request([[1], [], [2]]))
+    assert reply["error"].to_pylist() == [None, "the prompt is empty", None]
+    assert reply["log_probs"].to_pylist() == [[-2, -3], None, [-3, -4]]
+    assert queue.score(request([[]]))["log_z"].to_pylist() == [None]
+    queue.stop()
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    backend = Recorder(most_sequences=2)
+    queue = AdmissionQueue(backend)
+    queue.start()
+    reply = queue.score(request([[i] for i in range(1, 8)]))
+    assert reply["log_z"].to_pylist() == [float(i) for i in range(1, 8)]
+    assert max(len(batch) for batch in backend.batches) == 2
+    queue.stop()
+
+
+def test_a_single_sequence_that_does_not_fit_is_a_row_error() -> None:
+    queue = AdmissionQueue(Recorder(most_sequences=0))
+    queue.start()
+    (error,) = queue.score(request([[1, 2]]))["error"].to_pylist()
+    assert "2 tokens" in error
+    assert "memory" in error
+    queue.stop()
+
+
+def test_a_failing_batch_fails_the_requests_in_it_and_the_host_goes_on() -> None:
+    backend = Recorder()
+    backend.broken = {7}
+    held = Held(backend)
+    bad = held.submit(request([[7], [1, 1]]))
+    good = held.submit(request([[2, 2, 2, 2, 2, 2, 2]]))
+    held.release()
+    with pytest.raises(RuntimeError, match="device lost"):
+        bad.result(30)
+    assert good.result(30)["log_z"].to_pylist() == [14.0]
+    assert held.queue.score(request([[3]]))["log_z"].to_pylist() == [3.0]
+    held.queue.stop()
+
+
+def test_a_task_the_model_refuses_fails_its_request_alone() -> None:
+    queue = AdmissionQueue(Recorder())
+    queue.start()
+    with pytest.raises(ModelError, match="no adapters"):
+        queue.score(request([[1]], ScoreTask(TASK.label_ids, adapter="abc")))
+    with pytest.raises(ValueError, match="at least one token"):
+        queue.score(request([[1]], ScoreTask(())))
+    assert queue.score(request([[1]])).num_rows == 1
+    queue.stop()
+
+
+def test_stopping_answers_everyone_who_waits() -> None:
+    held = Held(Recorder())
+    waiting = held.submit(request([[1]]))
+    stopper = threading.Thread(target=held.queue.stop)
+    stopper.start()
+    while not held.queue._stopped:
+        pass
+    held.backend.go_on.set()
+    stopper.join(30)
+    assert held.first.result(30).num_rows == 1
+    with pytest.raises(RuntimeError, match="stopped"):
+        waiting.result(30)
+    with pytest.raises(RuntimeError, match="another host"):
+        held.queue.score(request([[1]]))
+
+
+def test_the_thread_dying_answers_everyone_who_waits() -> None:
+    class Dying(Recorder):
+        def score(self, sequences: object, task: object, prefix: int) -> Scores:
+            self.entered.set()
+            assert self.go_on.wait(30)
+            raise SystemExit(3)
+
+    held = Held(Dying())
+    waiting = held.submit(request([[1]]))
+    held.backend.go_on.set()
+    for future in (held.first, waiting):
+        with pytest.raises(SystemExit):
+            future.result(30)
+
+
+def test_a_failed_load_is_raised_to_the_caller() -> None:
+    class Unloadable(Recorder):
+        def load(self) -> HostInfo:
+            raise ModelError("nowhere")
+
+    with pytest.raises(ModelError, match="nowhere"):
+        AdmissionQueue(Unloadable()).start()
+
+
+def test_requests_are_taken_in_order_of_arrival_up_to_the_admission_budget() -> None:
+    backend = Recorder()
+    held = Held(backend)
+    held.queue._admit_tokens = 3
+    futures = [held.submit(request([[i, i]])) for i in (5, 1, 3)]
+    held.release()
+    for future in futures:
+        future.result(30)
+    ran = [[sequence.ids for sequence in batch] for batch in held.batches]
+    assert ran == [[(1, 1), (5, 5)], [(3, 3)]]
+    held.queue.stop()

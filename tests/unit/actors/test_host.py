@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from actors.host import Host, HostSpec
+from engine.errors import ConfigError
+from engine.schema import ScoreTask, score_request
+
+REQUEST = score_request([0], [[65]], [None], ScoreTask(((1,), (2,))))
+
+
+def test_a_host_is_light_until_it_is_loaded() -> None:
+    host = Host(HostSpec("fake:linear", backend="fake"))
+    assert not host.ready()
+    with pytest.raises(RuntimeError, match="load the host"):
+        host.score(REQUEST)
+    info = host.load()
+    assert host.ready()
+    assert host.load() is info
+    assert host.score(REQUEST).num_rows == 1
+    assert host.stats().requests == 1
+    host.stop()
+    host.stop()
+    with pytest.raises(RuntimeError, match="stopped"):
+        host.score(REQUEST)
+
+
+def test_stopping_before_loading_is_fine() -> None:
+    Host(HostSpec("fake:linear", backend="fake")).stop()
+
+
+def test_unknown_backends_and_options_are_refused_before_anything_loads() -> None:
+    with pytest.raises(ConfigError, match="use transformers or fake"):
+        Host(HostSpec("m", backend="tensorflow"))
+    with pytest.raises(ConfigError, match="batch_token"):
+        Host(HostSpec("m", options={"batch_token": 3}))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.config import ModelConfig
+from engine.errors import ConfigError, ModelError
+from jobs.facts import facts_of, host_spec, model_facts, model_path
+
+
+def model(path: str = "fake:linear", **fields: Any) -> ModelConfig:
+    return ModelConfig(path=path, **fields)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+class TestFakeModels:
+    def test_need_no_files(self) -> None:
+        facts = model_facts(model())
+        assert facts.tokenizer == "bytes"
+        assert facts.chat is None
+        assert facts.parameters is None
+
+    def test_window(self) -> None:
+        assert model_facts(model(options={"max_tokens": 77})).max_tokens == 77
+        assert model_facts(model()).max_tokens > 1000
+
+    def test_digest_follows_the_answers_not_their_speed(self) -> None:
+        base = model_facts(model()).digest
+        assert model_facts(model("fake:and_or")).digest != base
+        assert model_facts(model(options={"bias": 1.0})).digest != base
+        assert model_facts(model(options={"seconds_per_token": 1e-6})).digest == base
+
+    @pytest.mark.parametrize(
+        ("bad", "said"),
+        [
+            (model("fake:linaer"), "fake:linear"),
+            (model(options={"wieghts": {}}), "weights"),
+            (model(options={"weights": {"good": "much"}}), "good"),
+            (model("fake:planted"), "weights"),
+        ],
+    )
+    def test_wrong_options_are_refused_before_anything_runs(
+        self, bad: ModelConfig, said: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=said):
+            model_facts(bad)
+
+
+class TestFactsOf:
+    def test_a_missing_model_leaves_the_others(self, tmp_path: Path) -> None:
+        gone = model(str(tmp_path / "gone"), precision="bf16")
+        facts, broken = facts_of([model(), gone])
+        assert list(facts) == ["fake:linear/fp32"]
+        assert list(broken) == ["gone/bf16"]
+        assert str(tmp_path / "gone") in broken["gone/bf16"]
+
+    def test_none_of_them(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError) as error:
+            facts_of([model(str(tmp_path / name)) for name in ("a1", "b2")])
+        assert "a1" in str(error.value)
+        assert "b2" in str(error.value)
+
+    def test_the_same_model_in_two_precisions(self) -> None:
+        facts, _ = facts_of([model(), model(precision="bf16")])
+        assert list(facts) == ["fake:linear/fp32", "fake:linear/bf16"]
+
+
+class TestLocalFolder:
+    """A folder as save_pretrained leaves it, far too small to be a model."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, tokenizer_json: str) -> Path:
+        from safetensors.numpy import save_file
+        from transformers import LlamaConfig
+
+        folder = tmp_path / "tiny"
+        folder.mkdir()
+        LlamaConfig(
+            hidden_size=8, intermediate_size=8, num_attention_heads=2, num_hidden_layers=1,
+            vocab_size=300, max_position_embeddings=64,
+        ).save_pretrained(folder)  # fmt: skip
+        (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8"
+        )
+        weights = {"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float32)}
+        save_file(weights, folder / "model.safetensors")
+        return folder
+
+    @pytest.fixture
+    def tokenizer_json(self) -> str:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE({s: i for i, s in enumerate(alphabet)}, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        return str(tokenizer.to_str())
+
+    def test_facts(self, folder: Path) -> None:
+        facts = model_facts(model(str(folder)))
+        assert facts.max_tokens == 64
+        assert facts.parameters == 3 * 4 + 5
+        assert facts.chat is None
+        assert '"BPE"' in facts.tokenizer
+
+
+def test_specification_of_a_host() -> None:
+    spec = host_spec(model("fake:linear", options={"bias": 1.0}))
+    assert (spec.model, spec.backend, spec.options) == ("fake:linear", "fake", {"bias": 1.0})
+    spec = host_spec(model("owner/name", revision="abc", precision="bf16"), device="cuda")
+    assert (spec.model, spec.backend) == ("owner/name@abc", "transformers")
+    assert (spec.precision, spec.device) == ("bf16", "cuda")
+    assert model_path(model("owner/name")) == "owner/name"
