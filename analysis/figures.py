@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import polars as pl
@@ -18,51 +18,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.heatmap import LIGHT
-from engine.metrics.registry import REGISTRY
-from engine.schema import FACTORS, GAME
+from analysis.ink import PRINT, VARIABLES, Ink
+from analysis.select import COST, Row, Tables, by_combination, rows_of, title_of
+from engine.schema import FACTORS
 
-Tables: TypeAlias = Mapping[str, pl.DataFrame]
-Row: TypeAlias = dict[str, Any]
-
-SETTINGS = (*FACTORS, *GAME[1:])
-"""Rows that differ here are told apart everywhere: other models, other games."""
 MOST_COMBINATIONS = 6
 """Combinations of factors that one figure shows; the tables have all."""
 FEWEST = 5
 """Examples that a point of the deletion figure needs at least."""
 MARKERS = "osD^vP"
-COST = "standalone_seconds"
-"""What an explanation costs that shares no evaluation: the fair price to compare."""
-
-
-class Ink(NamedTuple):
-    """Colours of a figure; `series` tell combinations of factors apart, as the markers do."""
-
-    text: str
-    grid: str
-    positive: str
-    negative: str
-    series: tuple[str, ...]
-
-
-PRINT = Ink(
-    LIGHT.text,
-    "#d4d2cc",
-    LIGHT.positive,
-    LIGHT.negative,
-    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a6761d"),  # Okabe and Ito (2008)
-)
-DARK_SERIES = ("#56b4e9", "#ff9a4d", "#35c79b", "#e6a3c8", "#a9c9ff", "#d9b35c")
-THEMED = Ink("#fe0001", "#fe0002", "#fe0003", "#fe0004", tuple(f"#fe001{i}" for i in range(6)))
-"""Stand-ins that `svg` turns into the page's CSS variables."""
-_VARIABLES = {
-    THEMED.text: "var(--text)",
-    THEMED.grid: "var(--line)",
-    THEMED.positive: "var(--positive)",
-    THEMED.negative: "var(--negative)",
-    **{colour: f"var(--series-{i})" for i, colour in enumerate(THEMED.series)},
-}
 
 
 class Drawing(NamedTuple):
@@ -73,39 +37,6 @@ class Drawing(NamedTuple):
     title: str
     caption: str
     figure: Figure
-
-
-def rows_of(tables: Tables, name: str, **equal: object) -> list[Row]:
-    """Return the rows of a table with these values; none where the table or a column is missing."""
-    frame = tables.get(name)
-    if frame is None or not {*equal, "metric", "value"} <= set(frame.columns):
-        return []
-    wanted = [row for row in frame.iter_rows(named=True) if row["value"] is not None]
-    return [row for row in wanted if all(row[key] == value for key, value in equal.items())]
-
-
-def varying(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = SETTINGS) -> list[str]:
-    """Return the columns that have more than one value."""
-    return [c for c in columns if len({str(row.get(c)) for row in rows}) > 1]
-
-
-def combination(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    """Return the values of these columns as a heading, "" where there are none."""
-    return " · ".join(str(row.get(c) or "none") for c in columns)
-
-
-def by_combination(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows of each combination of the factors that vary, in order of appearance."""
-    columns = varying(rows)
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(combination(row, columns), []).append(row)
-    return groups
-
-
-def title_of(metric: str) -> str:
-    """Return a metric's name for readers."""
-    return REGISTRY[metric].title if metric in REGISTRY else metric.replace("_", " ")
 
 
 def draw(tables: Tables, predictions: pl.DataFrame, ink: Ink = PRINT) -> list[Drawing]:
@@ -147,7 +78,7 @@ def svg(drawing: Drawing) -> str:
     text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text, count=3)
     text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", text)
     text = text.replace("xlink:href", "href")
-    for stand_in, variable in _VARIABLES.items():
+    for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, variable)
     box = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg {box.group() if box else ""} role="img" aria-labelledby="fig-{drawing.name}">'
@@ -354,13 +285,14 @@ def _cost(tables: Tables, ink: Ink) -> Drawing | None:
             axes.errorbar(
                 x, row["value"], yerr=_interval(row), fmt=MARKERS[i], color=ink.series[i], capsize=3
             )
-            offset = (6, 5 if place % 2 else -11)  # neighbours may lie close to each other
+            offset = (6, -11 if place % 2 else 5)  # neighbours may lie close to each other
             axes.annotate(row["explainer"], (x, row["value"]), offset, textcoords="offset points")
         axes.plot([], [], MARKERS[i], color=ink.series[i], label=label)
     axes.axhline(0, color=ink.text, linewidth=0.9, linestyle=(0, (4, 3)))
     prices = [price[_key(row)] for row in gains if price.get(_key(row))]
-    if max(prices) > 20 * min(prices):
+    if (span := max(prices) / min(prices)) > 20:
         axes.set_xscale("log")
+        axes.set_xlim(min(prices) / span**0.05, max(prices) * span**0.3)  # right: room for a name
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analysis.figures import PRINT, THEMED, Drawing, draw, rows_of, svg, varying, write_figures
+from analysis.figures import Drawing, draw, svg, write_figures
+from analysis.ink import PRINT, THEMED
+from analysis.select import rows_of, varying
 from engine.schema import FACTORS
 
 Row = dict[str, Any]

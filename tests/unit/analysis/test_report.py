@@ -17,7 +17,9 @@ import pytest
 
 from analysis.figures import write_figures
 from analysis.heatmap import DARK, LIGHT, Theme, blend, contrast
-from analysis.report import MOST_EXAMPLES, ReportInput, number, page_colours, write_report
+from analysis.report import ReportInput, page_colours, write_report
+from analysis.report_examples import MOST_EXAMPLES
+from analysis.report_parts import number
 from engine.schema import ATTRIBUTIONS, FACTORS, FAILURES, PREDICTIONS, rows_to_table
 
 Row = dict[str, Any]
