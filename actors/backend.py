@@ -25,7 +25,8 @@ class HostSpec:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Threads of the model's CPU work; 0 leaves the library's own choice.
         options: Of the queue: `admit_tokens`. Of the backends: `batch_tokens`; of transformers
-            `prefix_cache`, the number of prefixes kept (0: none); of the fake models their own.
+            `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False: stock layers
+            on the CPU); of the fake models their own.
     """
 
     model: str

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from actors.batching import ScoreSequence
 from actors.label_scorer import LabelScorer, Reading, output_matrix
+from actors.prepacked import prepack
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from engine.errors import ModelError
 
@@ -56,6 +57,24 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
         if _gap(fast.score(probe, _LABELS, _PREFIX).log_probs, expected) <= tolerance:
             return fast, f"{reading}+prefix"
     return scorer, reading
+
+
+def prepack_checked(model: PreTrainedModel, scorer: LabelScorer) -> bool:
+    """Prepack a model's linear layers if its scores stay; return whether they are packed.
+
+    Args:
+        model: A loaded causal model.
+        scorer: Its scorer, chosen by `make_scorer` on the stock layers.
+    """
+    probe = _probe(vocabulary_size(model))
+    before = scorer.score(probe, _LABELS).log_probs.astype(np.float64)
+    undo = prepack(model)
+    if undo is None:
+        return False
+    if not _gap(scorer.score(probe, _LABELS).log_probs, before) <= 1e-3:
+        undo()
+        return False
+    return True
 
 
 def vocabulary_size(model: Any) -> int:

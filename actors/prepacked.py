@@ -1,0 +1,69 @@
+"""Weights laid out once for the CPU's matrix products, instead of at every product.
+
+oneDNN multiplies single-precision matrices faster when a weight is in its own blocked layout. The
+stock `Linear` hands it over row by row each time. The measured gain stands in docs/models.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ROWS = 512
+"""Rows of a typical product, a hint for the layout; any number of rows may follow."""
+
+
+def prepack(model: nn.Module) -> Callable[[], None] | None:
+    """Put the linear layers of a single-precision CPU model into oneDNN's layout, in place.
+
+    Layers that share their weight with another module (tied output matrices) stay as they are. The
+    packed layers can't be differentiated.
+
+    Returns:
+        A function that puts the stock layers back, or None where nothing could be packed (another
+        device or number format, a build without oneDNN).
+    """
+    import torch
+    from torch import nn
+
+    operators = torch.ops.mkldnn
+    usable = torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")
+    if not usable or not hasattr(operators, "_reorder_linear_weight"):
+        return None
+
+    class PrepackedLinear(nn.Module):
+        """A linear layer whose weight is in oneDNN's layout."""
+
+        def __init__(self, layer: nn.Linear) -> None:
+            super().__init__()
+            self.packed = operators._reorder_linear_weight(layer.weight.detach(), ROWS)
+            self.offset = layer.bias
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return operators._linear_pointwise(x, self.packed, self.offset, "none", [], "")
+
+    users: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            users[id(parameter)] = users.get(id(parameter), 0) + 1
+    replaced: list[tuple[nn.Module, str, nn.Linear]] = []
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            # exactly Linear: quantized layers and adapters derive from it
+            if type(layer) is not nn.Linear or users[id(layer.weight)] > 1:
+                continue
+            if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32:
+                continue
+            replaced.append((parent, name, layer))
+            setattr(parent, name, PrepackedLinear(layer))
+    if not replaced:
+        return None
+
+    def undo() -> None:
+        for parent, name, layer in replaced:
+            setattr(parent, name, layer)
+
+    return undo
