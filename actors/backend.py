@@ -52,6 +52,7 @@ class HostInfo:
         numerics: Digest of everything that makes results differ in the last bits.
         numerics_text: What the digest stands for, for people.
         max_tokens: Longest sequence the model takes, or None where it has no bound.
+        threads: Threads that the scorer's thread computes with on a CPU, as measured.
     """
 
     model: str
@@ -64,6 +65,7 @@ class HostInfo:
     numerics: str
     numerics_text: str
     max_tokens: int | None
+    threads: int = 1
 
 
 class HostStats(NamedTuple):

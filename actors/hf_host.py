@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.label_scorer import LabelScorer
 
 CPU_BATCH_TOKENS = 2048
-"""Past some 500 tokens the rate is flat on a CPU, and longer batches are more padding."""
+"""Measured on two cores at 512, 1024 and 2048 tokens: docs/models.md."""
 
 GPU_BATCH_TOKENS = 32_768
 PREFIXES_KEPT = 8
@@ -92,6 +92,7 @@ class TransformersBackend:
             numerics=digest_text(numerics),
             numerics_text=numerics,
             max_tokens=self._max_tokens,
+            threads=torch.get_num_threads(),
         )
 
     def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:

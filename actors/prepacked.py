@@ -30,8 +30,10 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
     from torch import nn
 
     operators = torch.ops.mkldnn
-    usable = torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")
-    if not usable or not hasattr(operators, "_reorder_linear_weight"):
+    needed = ("_linear_pointwise", "_reorder_linear_weight")
+    if not torch.backends.mkldnn.is_available() or not all(  # type: ignore[no-untyped-call]
+        hasattr(operators, name) for name in needed
+    ):
         return None
 
     class PrepackedLinear(nn.Module):
@@ -43,7 +45,10 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
             self.offset = layer.bias
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return operators._linear_pointwise(x, self.packed, self.offset, "none", [], "")
+            y: torch.Tensor = operators._linear_pointwise(
+                x, self.packed, self.offset, "none", [], ""
+            )
+            return y
 
     users: dict[int, int] = {}
     for module in model.modules():

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from actors.batching import ScoreSequence
 from actors.label_scorer import LabelScorer, Reading, output_matrix
-from actors.prepacked import prepack
 from actors.prefix_cache import PrefixCache, supports_prefixes
+from actors.prepacked import prepack
 from engine.errors import ModelError
 
 if TYPE_CHECKING:

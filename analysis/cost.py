@@ -73,6 +73,8 @@ def _rows(part: pl.DataFrame, columns: dict[str, FloatN], key: tuple[str, ...]) 
     for metric, values in columns.items():
         yield measure(metric, mean(values, codes, key))
     for metric, values in columns.items():
-        yield measure(f"total_{metric}", Estimate(float(values.sum()), len(values)))
+        # a unit that found everything in the store has no rate, and so no total has
+        total = float(values.sum()) if np.isfinite(values).all() else None
+        yield measure(f"total_{metric}", Estimate(total, len(values)))
     new, asked = columns["evaluations_new"], columns["evaluations_asked"]
     yield measure("sharing_rate", ratio(asked - new, asked, codes, key))

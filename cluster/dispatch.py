@@ -22,9 +22,10 @@ from engine.context import Unit
 from engine.errors import ModelError, RayxaiError
 
 QUEUED_TOKENS = 16384
-"""Tokens kept queued at each host: two batches, so that the next is there when one ends."""
-OPEN_UNITS = 16
-"""Most units open for each host."""
+"""Tokens kept queued at each host, and at least two requests: the next is there when one ends."""
+AHEAD = 3
+"""Units a host that are in a step or wait for a host. More would only make all of them late: a
+crash loses what is open."""
 FLUSH_BYTES = 16 << 20
 STALL_SECONDS = 300.0
 """After so long without any event, the hosts are asked whether they live."""
@@ -108,6 +109,7 @@ class Dispatcher:
         attempts: How often a unit is tried.
         commit_seconds: Longest time between a result and its commit.
         progress: Told of progress.
+        cpus: Logical CPUs of the cluster; starving hosts get as many steps as these can run.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Dispatcher:
         attempts: int,
         commit_seconds: float,
         progress: Progress,
+        cpus: float,
     ) -> None:
         self._remotes = remotes
         self._fleet = fleet
@@ -131,6 +134,7 @@ class Dispatcher:
         self._attempts = attempts
         self._commit_seconds = commit_seconds
         self._progress = progress
+        self._cpus = cpus
         self._pending: dict[Any, tuple[Callable[[Any, Any], None], Any]] = {}
         self._ready: deque[UnitState] = deque()  # a request waits for a host
         self._suspects: deque[UnitState] = deque()  # was in flight when a host died: runs alone
@@ -173,9 +177,12 @@ class Dispatcher:
         return self.tally
 
     def _has_room(self) -> bool:
-        hosts = len(self._fleet.hosts)
-        queued = sum(h.tokens for h in self._fleet.hosts) + sum(s.tokens for s in self._ready)
-        return self._open < hosts * OPEN_UNITS and queued < hosts * QUEUED_TOKENS
+        """Whether another unit should be opened: soon some host would have nothing to do."""
+        hosts = self._fleet.hosts
+        before_host = self._open - sum(h.in_flight for h in hosts)
+        starving = any(h.in_flight < 2 for h in hosts)
+        enough = AHEAD * len(hosts)
+        return before_host < (max(enough, 2 * int(self._cpus)) if starving else enough)
 
     def _start(self, unit: Unit) -> None:
         context, store = self._contexts[unit.pair]
@@ -214,8 +221,12 @@ class Dispatcher:
             if idle is None:
                 break
             self._score(self._suspects.popleft(), idle)
+        # Units that are further come first, so that they end and are committed.
+        self._ready = deque(sorted(self._ready, key=lambda state: -len(state.rounds)))
         while self._ready and not self._suspects:
             host = min(self._fleet.hosts, key=lambda h: h.tokens)
+            if host.in_flight >= 2 and host.tokens >= QUEUED_TOKENS:
+                break
             self._score(self._ready.popleft(), host)
 
     def _score(self, state: UnitState, host: HostHandle) -> None:

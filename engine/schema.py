@@ -135,7 +135,9 @@ TIMINGS = pa.schema(
         pa.field(
             "standalone_seconds", pa.float64()
         ),  # had it paid for all; null if nothing was scored
-        pa.field("step_seconds", pa.float64(), nullable=False),  # ask, mask, tokenize, fit
+        pa.field(
+            "step_seconds", pa.float64(), nullable=False
+        ),  # its ask and fit in the last replay
     ]
 )
 

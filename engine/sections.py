@@ -43,7 +43,7 @@ class RunConfig(_Section):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the run folder `runs/<name>` and the report."""
     seed: int = Field(default=0, ge=0)
-    """Seed of all sampling: examples, coalitions, random orders, bootstrap."""
+    """Seed of what is sampled: examples, coalitions, random orders."""
     out: str | None = _scheduling(None)
     """The run folder; `runs/<name>` if not given."""
     store: str = _scheduling("store")

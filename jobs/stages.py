@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -63,13 +63,6 @@ def write_task(run_dir: str, stem: str, stores: Sequence[str], *results: UnitRes
     return Written(commits, stored)
 
 
-class Placement(NamedTuple):
-    """Where a host runs: ids of its GPUs, threads on the CPU."""
-
-    gpu_ids: list[str]
-    threads: int
-
-
 class PinnedHost(Host):
     """A host whose `score` runs on many threads, and which answers `stats` while it computes.
 
@@ -82,13 +75,11 @@ class PinnedHost(Host):
 
     def __init__(self, spec: HostSpec, threads: int, per_node: int) -> None:
         share = threads or max(1, physical_cores() // per_node)
-        self._share = share
         super().__init__(replace(spec, threads=share))
 
-    def placement(self) -> Placement:
-        """Return which GPUs Ray gave this host, and the threads it computes with."""
-        ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        return Placement([str(i) for i in ids], self._share)
+    def gpu_ids(self) -> list[str]:
+        """Return the GPUs that Ray gave this host."""
+        return [str(i) for i in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
 
     def answer(self, request: pa.Table) -> tuple[float, pa.Table]:
         """Return the seconds spent, for the driver, and the reply, for the next step."""

@@ -124,7 +124,9 @@ def _run_units(
                     if not units:
                         continue
                     try:
-                        tally = _run_model(plan, units, layout, folder, log, store_logs, progress)
+                        tally = _run_model(
+                            plan, units, layout, offered.cpus, folder, log, store_logs, progress
+                        )
                     except ModelError as error:
                         broken[model_key(model)] = str(error)
                         _give_up_model(plan, folder, log, model_key(model), str(error))
@@ -142,6 +144,7 @@ def _run_model(
     plan: Plan,
     units: Sequence[Unit],
     layout: Layout,
+    cpus: float,
     folder: RunFolder,
     log: CommitLog,
     store_logs: dict[str, CommitLog],
@@ -164,7 +167,7 @@ def _run_model(
         info = fleet.start()
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
-        _note_host(folder, model_key(model), info, layout, fleet.ask("placement"))
+        _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
         contexts = {key: (ray.put(pair.context), pair.context.store) for key, pair in pairs.items()}
         dispatcher = Dispatcher(
             REMOTES,
@@ -176,6 +179,7 @@ def _run_model(
             plan.config.cluster.attempts,
             plan.config.cluster.commit_seconds,
             progress,
+            cpus,
         )
         began = time.monotonic()
         tally = dispatcher.run(_with_store(pairs, units))
@@ -196,14 +200,14 @@ def _with_store(pairs: Mapping[str, Pair], units: Sequence[Unit]) -> list[Unit]:
 
 
 def _note_host(
-    folder: RunFolder, key: str, info: Any, layout: Layout, placed: Sequence[Any]
+    folder: RunFolder, key: str, info: Any, layout: Layout, gpu_ids: Sequence[Any]
 ) -> None:
     hosts = dict(folder.record.get("hosts", {}))
     hosts[key] = {
         "hosts": layout.hosts,
         "gpus_per_host": layout.gpus,
-        "gpu_ids": [p.gpu_ids for p in placed],
-        "threads": [p.threads for p in placed],
+        "gpu_ids": list(gpu_ids),
+        "threads": info.threads,
         "device": info.device,
         "parameters": info.parameters,
         "memory_bytes": info.memory_bytes,
