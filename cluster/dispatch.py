@@ -138,6 +138,7 @@ class Dispatcher:
         self._pending: dict[Any, tuple[Callable[[Any, Any], None], Any]] = {}
         self._ready: deque[UnitState] = deque()  # a request waits for a host
         self._suspects: deque[UnitState] = deque()  # was in flight when a host died: runs alone
+        self._alone: set[str] = set()  # names of the hosts that serve a suspect
         self._open = 0
         self._results: list[tuple[UnitState, Any]] = []
         self._result_bytes = 0
@@ -173,7 +174,6 @@ class Dispatcher:
             elif now - last_event > STALL_SECONDS:
                 self._look_after_hosts()
                 last_event = now
-            self._log.heartbeat()
         return self.tally
 
     def _has_room(self) -> bool:
@@ -220,11 +220,15 @@ class Dispatcher:
             idle = next((h for h in self._fleet.hosts if not h.in_flight), None)
             if idle is None:
                 break
+            self._alone.add(idle.name)
             self._score(self._suspects.popleft(), idle)
         # Units that are further come first, so that they end and are committed.
         self._ready = deque(sorted(self._ready, key=lambda state: -len(state.rounds)))
         while self._ready and not self._suspects:
-            host = min(self._fleet.hosts, key=lambda h: h.tokens)
+            open_hosts = [h for h in self._fleet.hosts if h.name not in self._alone]
+            if not open_hosts:
+                break
+            host = min(open_hosts, key=lambda h: h.tokens)
             if host.in_flight >= 2 and host.tokens >= QUEUED_TOKENS:
                 break
             self._score(self._ready.popleft(), host)
@@ -242,6 +246,7 @@ class Dispatcher:
         state, reply = entry
         host = state.host
         assert host is not None
+        self._alone.discard(host.name)
         host.in_flight = max(host.in_flight - 1, 0)
         host.tokens = max(host.tokens - state.tokens, 0)
         try:
@@ -270,6 +275,7 @@ class Dispatcher:
             if isinstance(entry, tuple) and entry[0].host is host:
                 lost.append(entry[0])
                 del self._pending[ref]
+        self._alone.discard(host.name)
         if not self._fleet.replace(host):
             raise ModelError(f"{host.name} died too often; the last time: {message}")
         for other in lost:
@@ -342,6 +348,7 @@ class Dispatcher:
         for folder, commits in written.stored.items():
             self._store_logs(folder).append(commits)
         self._log.append(written.commits)
+        self._fleet.forgive()
         self.tally.units += len(results)
         self.tally.failures += sum(state.failures for state, _ in results)
         self._progress.update(len(results), 0)

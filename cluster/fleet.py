@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -28,7 +28,6 @@ class HostHandle:
     actor: Any
     in_flight: int = 0
     tokens: int = 0
-    losses: int = field(default=0)
 
 
 class Fleet:
@@ -38,7 +37,7 @@ class Fleet:
         actor_class: From `ray.remote`, with the concurrency groups `score` and `control`.
         make_args: Returns the constructor's arguments.
         layout: How many, and their share.
-        max_replacements: Deaths after which the fleet gives up.
+        max_replacements: Deaths without a commit between them after which the fleet gives up.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Fleet:
         self._class = actor_class
         self._make_args = make_args
         self._layout = layout
-        self._replacements = max_replacements
+        self._most = self._replacements = max_replacements
         self.hosts: list[HostHandle] = []
         self.info: Any = None
 
@@ -76,6 +75,8 @@ class Fleet:
         actor = self._class.options(
             num_cpus=HOST_CPUS,
             num_gpus=self._layout.gpus,
+            # Their small share would else put all CPU hosts on one node.
+            scheduling_strategy="DEFAULT" if self._layout.gpus else "SPREAD",
             max_restarts=0,
             max_task_retries=0,
         ).remote(*self._make_args())
@@ -106,9 +107,12 @@ class Fleet:
         ray.kill(host.actor)
         fresh = self._spawn(self.hosts.index(host))
         host.actor, host.in_flight, host.tokens = fresh.actor, 0, 0
-        host.losses += 1
         self._load(host)
         return True
+
+    def forgive(self) -> None:
+        """Forget past deaths: work is getting done."""
+        self._replacements = self._most
 
     def is_responsive(self, host: HostHandle) -> bool:
         """Return whether a host answers on its control group."""

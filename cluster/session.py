@@ -106,7 +106,7 @@ def _private_files() -> Iterator[None]:
 
 def _resources() -> Resources:
     offered = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    nodes = sum(1 for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0)
     return Resources(offered.get("CPU", 0.0), offered.get("GPU", 0.0), nodes)
 
 

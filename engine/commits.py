@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from engine.errors import RunFolderError
 
 STALE_SECONDS = 120.0
 """A driver on another machine counts as dead if its log was not touched for so long."""
+BEAT_SECONDS = 10.0
 
 
 class CommittedPart(NamedTuple):
@@ -61,6 +63,13 @@ def committed(folder: str | Path) -> list[CommittedPart]:
     return [part for commit in read_commits(folder).values() for part in commit.parts]
 
 
+def has_live_driver(folder: str | Path) -> bool:
+    """Return whether a driver that lives holds the folder's lease."""
+    commits = Path(folder) / "commits"
+    epoch = _latest_epoch(commits)
+    return bool(epoch) and _live_holder(commits, epoch) is not None
+
+
 def _parse(line: bytes) -> Commit | None:
     try:
         record = json.loads(line)
@@ -94,7 +103,11 @@ class CommitLog:
         self.epoch = _acquire(self._commits, self.driver) if exclusive else 0
         self._exclusive = exclusive
         name = f"{self.epoch:06d}-{self.driver}.log"
-        self._file: IO[bytes] = open(self._commits / name, "ab")  # noqa: SIM115 - lives with self
+        self._path = self._commits / name
+        self._file: IO[bytes] = open(self._path, "ab")  # noqa: SIM115 - lives with self
+        self._closed = threading.Event()
+        if exclusive:
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def append(self, commits: Sequence[Commit]) -> None:
         """Make units visible; durable when it returns.
@@ -125,14 +138,20 @@ class CommitLog:
                 f"{self.folder}: another run took over as epoch {latest}; this one stops"
             )
 
-    def heartbeat(self) -> None:
-        """Touch the log, so that drivers elsewhere see this one alive."""
-        os.utime(self._file.fileno())
+    def is_held(self) -> bool:
+        """Return whether no later driver has taken the lease."""
+        return not self._exclusive or _latest_epoch(self._commits) == self.epoch
+
+    def _beat(self) -> None:
+        """Touch the log now and then, so that drivers elsewhere see this one alive."""
+        while not self._closed.wait(BEAT_SECONDS):
+            os.utime(self._path)
 
     def close(self) -> None:
         """Give the lease back."""
         if self._file.closed:
             return
+        self._closed.set()
         self._file.write(json.dumps({"released": time.time()}).encode() + b"\n")
         self._sync()
         self._file.close()

@@ -49,12 +49,14 @@ class Pair:
     Attributes:
         key: Unique within the sweep.
         model: The model's configuration.
+        weights: Digest of the model's weights; a host with others is refused.
         context: What the pair's units share.
         evaluation_fingerprint: Names the pair's folder in the store.
     """
 
     key: str
     model: ModelConfig
+    weights: str
     context: StepContext
     evaluation_fingerprint: str
 
@@ -118,7 +120,7 @@ def build_template(
                     raise ConfigError(unknown("slot", name, inputs))
             return template
     with _naming(f"{place}.template"):
-        template = parse_template(prompt.template or "", inputs)
+        template = parse_template(prompt.template or "", inputs, prompt.add_special_tokens)
     if not prompt.shots:
         return template
     with _naming(f"{place}.shots"):
@@ -204,7 +206,7 @@ def _pair(
     fingerprint = digest(
         {
             "weights": facts.digest,
-            "options": model.options,
+            "by_example": config.run.deterministic == "example",
             "precision": model.precision,
             "adapter": adapter,
             "template": repr(template),
@@ -237,7 +239,7 @@ def _pair(
         by_example=config.run.deterministic == "example",
     )
     key = "|".join(factors[name] for name in ("model", "precision", "adapter", "prompt"))
-    return Pair(key, model, context, fingerprint)
+    return Pair(key, model, facts.digest, context, fingerprint)
 
 
 def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:

@@ -67,15 +67,14 @@ class ModelConfig(_Section):
     revision: str | None = None
     """Git revision of a hub model."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the backend (the fake models' weights, noise, …)."""
+    """Options of the backend: `batch_tokens`, `prefix_cache`, `prepack` of transformers; the fake
+    models' weights, noise and others."""
 
     @model_validator(mode="after")
     def _backend_fits_path(self) -> ModelConfig:
         fake = self.path.startswith("fake:")
         if self.backend is not None and fake != (self.backend == "fake"):
             raise ValueError(f"path {self.path!r} does not go with backend {self.backend!r}")
-        if self.options and not fake:
-            raise ValueError(f"options {sorted(self.options)} are for fake models only")
         return self
 
     @property
@@ -152,6 +151,8 @@ class PromptConfig(_Section):
     """Messages with `{variable}` slots, rendered by the model's own chat template."""
     shots: list[Shot] = Field(default_factory=list)
     """Solved examples in front of `template`."""
+    add_special_tokens: bool = True
+    """Whether the tokenizer adds its own tokens to `template`; a chat has them already."""
     separator: str = "\n\n"
     """Between solved examples."""
     labels: dict[str, str]
@@ -281,7 +282,7 @@ class MetricsConfig(_Section):
 
 
 class ClusterConfig(_Section):
-    """Where it runs; nothing here changes a result."""
+    """Where it runs; changes no coalition, and a real model's results in the last digits at most."""
 
     address: str | None = _scheduling(None)
     """Ray address, `auto` for the running cluster; null starts Ray on this machine."""

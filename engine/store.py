@@ -119,6 +119,8 @@ def index_store(folder: str | Path) -> dict[str, tuple[CommittedPart, ...]]:
     files: dict[str, pq.ParquetFile] = {}
     for commit in read_commits(folder).values():
         for part in commit.parts:
+            if not (Path(folder) / part.file).exists():
+                continue  # removed, or on another node's disk: its evaluations are paid for again
             if part.file not in files:
                 files[part.file] = pq.ParquetFile(Path(folder) / part.file)
             rows = files[part.file].read_row_group(part.row_group, columns=["example"])

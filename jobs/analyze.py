@@ -17,6 +17,7 @@ from analysis.report import ReportInput, write_report
 from analysis.tables import build_tables, write_tables
 from engine.config import parse_config
 from engine.errors import RunFolderError
+from engine.schema import FACTORS
 from jobs.runfolder import RunFolder
 
 
@@ -50,10 +51,11 @@ def print_summary(
 ) -> None:
     """Print the few figures one wants to see first."""
     for row in _rows(tables["performance"], metric="accuracy"):
-        n = row["n"]
+        explained = run.attributions.filter(*(pl.col(name) == row[name] for name in FACTORS))[
+            "example"
+        ].n_unique()
         console.print(
-            f"{_who(row)}: accuracy {_interval(row)} on {n} examples, "
-            f"{run.attributions.n_unique('example')} explained"
+            f"{_who(row)}: accuracy {_interval(row)} on {row['n']} examples, {explained} explained"
         )
     for row in _rows(tables["faithfulness"], metric="comprehensiveness", reference="minus_random"):
         own = {name: row[name] for name in ("model", "precision", "adapter", "prompt", "explainer")}

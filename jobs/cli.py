@@ -78,6 +78,11 @@ def guarded(action: Callable[[], int]) -> int:
         return action()
     except RayxaiError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {place}{error.strerror or error}", style="red", markup=False
+        )
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command continues where this one ended")
     return ABORTED

@@ -21,12 +21,11 @@ def model_facts(model: ModelConfig) -> ModelFacts:
 
     Raises:
         ModelError: It can't be found; the message says what was tried and what is at hand.
-        ConfigError: The options of an analytic model are wrong.
+        ConfigError: The options are wrong.
     """
     from actors import loader
 
-    if model.is_fake:
-        make_backend(host_spec(model))  # refuses options that it doesn't know
+    make_backend(host_spec(model))  # refuses options that it doesn't know
     source = loader.resolve_model(model_path(model), model.options)
     spec = loader.load_tokenizer_spec(source)
     if model.is_fake:

@@ -82,11 +82,12 @@ class RunFolder:
             )
 
     def _is_free(self) -> bool:
-        """Return whether nothing is lost by writing here; a start cut off leaves its plan alone."""
+        """Return whether nothing is lost by writing here: empty, or a start that was cut off."""
         if not self.path.is_dir():
             return False
         names = {path.name for path in self.path.iterdir()}
-        return all(n == "plan.parquet" or n.endswith(".tmp") for n in names)
+        own = all(n in ("plan.parquet", "commits") or n.endswith(".tmp") for n in names)
+        return own and not read_commits(self.path)
 
     def as_cut(self, plan: Plan) -> Plan:
         """Return the plan with the units as the run first cut them."""
@@ -125,9 +126,11 @@ class RunFolder:
         return plan
 
     def left(self, plan: Plan) -> list[Unit]:
-        """Return the units without a commit, those given up included."""
+        """Return the units without a commit, then those that were given up."""
         commits = read_commits(self.path)
-        return [u for u in plan.units if u.id not in commits or commits[u.id].failed]
+        fresh = [u for u in plan.units if u.id not in commits]
+        # Last, or what killed its hosts before would do so again before the others had their turn.
+        return fresh + [u for u in plan.units if u.id in commits and commits[u.id].failed]
 
     def commits(self) -> dict[str, Commit]:
         """Return the commits by unit."""

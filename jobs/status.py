@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from engine.commits import read_commits
+from engine.commits import has_live_driver, read_commits
 from engine.errors import RunFolderError
 from jobs.runfolder import RunFolder
 
@@ -25,7 +25,10 @@ def print_status(path: Path, console: Console) -> int:
     units = pq.read_table(path / "plan.parquet").to_pylist()
     commits = read_commits(path)
     done = [u for u in units if u["unit"] in commits and not commits[u["unit"]].failed]
-    console.print(f"{path}: {record.get('status')} (started {record.get('started')})", markup=False)
+    state = record.get("status")
+    if state == "running" and not has_live_driver(path):
+        state = "stopped: its process is gone"
+    console.print(f"{path}: {state} (started {record.get('started')})", markup=False)
     for pair in dict.fromkeys(u["pair"] for u in units):
         of_pair = [u for u in units if u["pair"] == pair]
         finished = sum(1 for u in done if u["pair"] == pair)

@@ -24,7 +24,7 @@ from engine.commits import CommitLog
 from engine.config import SweepConfig
 from engine.context import Unit
 from engine.data import LoadedData, example_key, load_examples
-from engine.errors import ModelError
+from engine.errors import ModelError, RunFolderError
 from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
 from engine.seeds import digest
 from engine.step import content_free_examples
@@ -84,27 +84,48 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     started = time.monotonic()
     plan, data, broken = prepare(config)
     folder = RunFolder(run_folder(config))
-    plan = folder.open(plan)
-    left = folder.left(plan)
+    folder.check(plan)
     lost = _data_failures(plan, data, broken)
-    noted = folder.commits().get(lost.unit)
-    with_log = left or noted is None or noted.digest != result_digest(lost.tables)
-    evaluations = 0
-    if with_log:
-        log = CommitLog(folder.path)
-        try:
-            folder.update(status="running")
-            _commit_directly(folder, log, lost)
-            evaluations = _run_units(plan, left, folder, log, console) if left else 0
-        except BaseException:
-            folder.update(status="stopped", code=ABORTED, stopped=now())
-            raise
-        finally:
-            log.close()
-    elif folder.record.get("status") == "finished" and (folder.path / "report.html").exists():
+    if _is_finished(folder, folder.as_cut(plan), lost):
+        code = int(folder.record["code"])
         console.print(f"Finished already: {len(plan.units)} units are committed, nothing to do.")
-    code = _finish(folder, plan, console, rebuild=bool(with_log))
+        if code:
+            console.print("Some examples failed: they are listed in the report and in failures/.")
+        console.print(f"Report: {folder.path / 'report.html'}", soft_wrap=True)
+        return Outcome(folder.path, code, 0, time.monotonic() - started)
+    log = _take_lease(folder)
+    try:
+        plan = folder.open(plan)
+        left = folder.left(plan)
+        folder.update(status="running")
+        _commit_directly(folder, log, lost)
+        evaluations = _run_units(plan, left, folder, log, console) if left else 0
+        code = _finish(folder, plan, console)
+    except BaseException:
+        if log.is_held() and folder.record:
+            folder.update(status="stopped", code=ABORTED, stopped=now())
+        raise
+    finally:
+        log.close()
     return Outcome(folder.path, code, evaluations, time.monotonic() - started)
+
+
+def _take_lease(folder: RunFolder) -> CommitLog:
+    try:
+        return CommitLog(folder.path)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.path}: can't be made ({error.strerror}); choose another --out"
+        ) from None
+
+
+def _is_finished(folder: RunFolder, plan: Plan, lost: UnitResult) -> bool:
+    """Return whether there is nothing to run, to note or to write."""
+    if folder.record.get("status") != "finished" or folder.left(plan):
+        return False
+    noted = folder.commits().get(lost.unit)
+    report = folder.path / "report.html"
+    return noted is not None and noted.digest == result_digest(lost.tables) and report.exists()
 
 
 def _run_units(
@@ -165,6 +186,12 @@ def _run_model(
 
     try:
         info = fleet.start()
+        weights = next(iter(pairs.values())).weights
+        if info.weights != weights:
+            raise ModelError(
+                f"the host found other weights ({info.weights}) than the plan ({weights}); give a "
+                "local folder that all nodes have, or a hub model's revision"
+            )
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
         _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
@@ -293,19 +320,17 @@ def _commit_directly(
     log.append([c._replace(failed=failed) for c in commits])
 
 
-def _finish(folder: RunFolder, plan: Plan, console: Console, *, rebuild: bool) -> int:
-    """Write tables and report, settle the exit code, say where things are."""
+def _finish(folder: RunFolder, plan: Plan, console: Console) -> int:
+    """Settle the exit code, then write tables and report."""
     from jobs.analyze import analyze
 
-    left = folder.left(plan)
     failures = sum(
         1 for c in folder.commits().values() for part in c.parts if part.table == "failures"
     )
-    code = SOME_FAILED if failures or left else DONE
-    if rebuild:
-        folder.update(status="finished", code=code, finished=now())
-    if rebuild or not (folder.path / "report.html").exists():
-        analyze(folder.path, console)
+    code = SOME_FAILED if failures or folder.left(plan) else DONE
+    folder.update(code=code, finished=now())
+    analyze(folder.path, console)
+    folder.update(status="finished")
     return code
 
 

@@ -144,6 +144,7 @@ def _csv(stream: IO[bytes], path: Path) -> Iterator[RawRow]:
 def _parquet(stream: IO[bytes], path: Path, source: DataSource) -> Iterator[RawRow]:
     file = pq.ParquetFile(pa.BufferReader(stream.read()) if path.suffix == ".gz" else str(path))
     known = file.schema_arrow.names
+    source = source.resolved(known)
     if file.metadata.num_rows:
         check_columns(source, known)
     wanted = [column for column in source.columns if column in known]

@@ -126,7 +126,6 @@ class TestBadInput:
             ({"models__0__path": None}, ["models.0.path"]),
             ({"models__0__precision": "fp8"}, ["models.0.precision", "'fp8'"]),
             ({"models__0__backend": "transformers"}, ["models.0", "fake:linear", "backend"]),
-            ({"models": [{"path": "a/b", "options": {"noise": 1}}]}, ["models.0", "noise"]),
             ({"models": ["fake:linear", "fake:linear"]}, ["models", "fake:linear", "twice"]),
             ({"explainers": ["lime", "lime"]}, ["explainers", "lime", "`id`"]),
             ({"run__name": "a/b"}, ["run.name", "a/b"]),

@@ -199,7 +199,14 @@ class TestStatus:
     def test_brackets_in_a_path_are_shown(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path / "a[bold]b")
         folder.open(plan_with())
-        assert "a[bold]b: running" in self.told(folder.path)[1]
+        assert "a[bold]b: stopped" in self.told(folder.path)[1]
+
+    def test_running_means_that_a_driver_lives(self, folder: RunFolder) -> None:
+        folder.open(plan_with())
+        log = CommitLog(folder.path)
+        assert ": running" in self.told(folder.path)[1]
+        log.close()
+        assert ": stopped" in self.told(folder.path)[1]
 
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match=r"no run\.json"):
