@@ -92,11 +92,11 @@ def _scores(tables: Tables, attributions: pl.DataFrame, factors: Row) -> list[Sc
 def _score(tables: Tables, factors: Row, name: str, gain: Row | None, own: pl.DataFrame) -> Score:
     mine = own.filter(pl.col("explainer") == name)
     facts = []
-    if (r2 := _median(mine, "r2")) is not None:
+    if (r2 := _median(mine["r2"])) is not None:
         facts.append(f"median weighted R² {number(r2)}")
-    if (residual := _median(mine, "residual")) is not None:
+    if (residual := _median(mine["residual"].abs())) is not None:
         facts.append(f"median |additivity residual| {number(residual) if residual else 0}")
-    if (evaluations := _median(mine, "evaluations")) is not None:
+    if (evaluations := _median(mine["evaluations"])) is not None:
         facts.append(f"{number(round(evaluations))} evaluations an explanation")
     for row in rows_of(tables, "cost", metric=COST, explainer=name, **factors):
         facts.append(f"{number(row['value'])} s an explanation")
@@ -107,8 +107,8 @@ def _score(tables: Tables, factors: Row, name: str, gain: Row | None, own: pl.Da
     return Score(name, cell, _tone(verdict), verdict, facts)
 
 
-def _median(frame: pl.DataFrame, column: str) -> float | None:
-    values = [abs(v) for v in frame[column].to_list() if v is not None and v == v]
+def _median(column: pl.Series) -> float | None:
+    values = [v for v in column.to_list() if v is not None and v == v]
     return statistics.median(values) if values else None
 
 

@@ -38,7 +38,6 @@ class StepHeader(NamedTuple):
     sequences: int
     tokens: int
     nbytes: int
-    failures: int
 
 
 class Written(NamedTuple):
@@ -83,17 +82,6 @@ class UnitState:
     tokens: int = 0
     sequences: int = 0
     host: HostHandle | None = None
-    failures: int = 0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run came to."""
-
-    units: int = 0
-    failed_units: int = 0
-    failures: int = 0
-    sequences: int = 0
 
 
 class Dispatcher:
@@ -144,10 +132,10 @@ class Dispatcher:
         self._result_bytes = 0
         self._first_result = 0.0
         self._writes = 0
-        self.tally = Tally()
+        self.sequences = 0
 
-    def run(self, units: Sequence[Unit]) -> Tally:
-        """Run all units to their commits.
+    def run(self, units: Sequence[Unit]) -> int:
+        """Run all units to their commits; return the number of sequences scored.
 
         Raises:
             ModelError: The hosts die again and again.
@@ -174,7 +162,7 @@ class Dispatcher:
             elif now - last_event > STALL_SECONDS:
                 self._look_after_hosts()
                 last_event = now
-        return self.tally
+        return self.sequences
 
     def _has_room(self) -> bool:
         """Whether another unit should be opened: soon some host would have nothing to do."""
@@ -200,7 +188,6 @@ class Dispatcher:
         header = self._get(ref, state)
         if header is None:
             return
-        state.failures = header.failures
         if header.done:
             self._finish(state, header.nbytes)
             return
@@ -254,7 +241,7 @@ class Dispatcher:
         except ray.exceptions.RayError as error:
             self._score_failed(error, state, host)
             return
-        self.tally.sequences += state.sequences
+        self.sequences += state.sequences
         self._progress.update(0, state.sequences)
         state.rounds += [state.lookups, reply]
         self._step(state)
@@ -293,7 +280,6 @@ class Dispatcher:
             state.context, state.unit, state.attempt, code, message
         )
         state.request = body
-        self.tally.failed_units += 1
         self._pending[header] = (self._given_up, state)
 
     def _given_up(self, ref: Any, state: UnitState) -> None:
@@ -301,7 +287,6 @@ class Dispatcher:
             header = ray.get(ref)
         except ray.exceptions.RayError as error:
             raise RayxaiError(f"unit {state.unit.id}: {classify(error).message}") from None
-        state.failures = header.failures
         self._finish(state, header.nbytes)
 
     def _get(self, ref: Any, state: UnitState) -> Any:
@@ -349,8 +334,6 @@ class Dispatcher:
             self._store_logs(folder).append(commits)
         self._log.append(written.commits)
         self._fleet.forgive()
-        self.tally.units += len(results)
-        self.tally.failures += sum(state.failures for state, _ in results)
         self._progress.update(len(results), 0)
 
     def _look_after_hosts(self) -> None:

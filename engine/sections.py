@@ -282,7 +282,7 @@ class MetricsConfig(_Section):
 
 
 class ClusterConfig(_Section):
-    """Where it runs; changes no coalition, and a real model's results in the last digits at most."""
+    """Where it runs; moves a real model's results in the last digits at most."""
 
     address: str | None = _scheduling(None)
     """Ray address, `auto` for the running cluster; null starts Ray on this machine."""

@@ -14,8 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from engine.errors import RayxaiError
-
-ABORTED = 3
+from jobs.codes import ABORTED
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of the click that typer brings along, or of the installed one in its older versions."""

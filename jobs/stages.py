@@ -40,12 +40,11 @@ def give_up_task(
 
 def _returned(output: StepOutput) -> StepReturn:
     if output.result is not None:
-        failures = output.result.tables["failures"].num_rows
-        return StepHeader(True, 0, 0, output.result.nbytes, failures), output.result, None
+        return StepHeader(True, 0, 0, output.result.nbytes), output.result, None
     request = output.request
     assert request is not None
     tokens = len(request.column("ids").combine_chunks().flatten())
-    header = StepHeader(False, request.num_rows, tokens, request.nbytes, 0)
+    header = StepHeader(False, request.num_rows, tokens, request.nbytes)
     return header, request, output.lookups
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from cluster.dispatch import Dispatcher, Tally
+from cluster.dispatch import Dispatcher
 from cluster.fleet import Fleet
 from cluster.resources import Layout, lay_out
 from cluster.session import output_base, ray_session
@@ -29,11 +29,10 @@ from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_sto
 from engine.seeds import digest
 from engine.step import content_free_examples
 from engine.store import UnitResult, index_store, result_digest, write_units
+from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import facts_of, host_spec
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
-
-DONE, SOME_FAILED, ABORTED = 0, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +144,13 @@ def _run_units(
                     if not units:
                         continue
                     try:
-                        tally = _run_model(
+                        sequences += _run_model(
                             plan, units, layout, offered.cpus, folder, log, store_logs, progress
                         )
                     except ModelError as error:
                         broken[model_key(model)] = str(error)
                         _give_up_model(plan, folder, log, model_key(model), str(error))
                         continue
-                    sequences += tally.sequences
         finally:
             for store_log in store_logs.values():
                 store_log.close()
@@ -170,7 +168,7 @@ def _run_model(
     log: CommitLog,
     store_logs: dict[str, CommitLog],
     progress: SweepProgress,
-) -> Tally:
+) -> int:
     from jobs.stages import REMOTES, HostActor, host_arguments
 
     pairs = {u.pair: plan.pairs[u.pair] for u in units}
@@ -209,9 +207,9 @@ def _run_model(
             cpus,
         )
         began = time.monotonic()
-        tally = dispatcher.run(_with_store(pairs, units))
+        sequences = dispatcher.run(_with_store(pairs, units))
         _note_rate(folder, model_key(model), fleet, time.monotonic() - began)
-        return tally
+        return sequences
     finally:
         fleet.stop()
 

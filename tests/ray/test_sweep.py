@@ -252,6 +252,24 @@ class TestSweep:
         assert len(loaded.predictions) == 3
         assert loaded.failures["code"].to_list() == ["host_lost"]
 
+    def test_two_units_that_kill_their_hosts_take_no_other_with_them(
+        self, sweep_config: Make, tmp_path: Path
+    ) -> None:
+        data = tmp_path / "data.jsonl"
+        texts = [f"a good film {i}" for i in range(8)] + ["deadly words", "deadly sins"]
+        data.write_text(
+            "".join(f'{{"text": "{t}", "label": 0}}\n' for t in texts), encoding="utf-8"
+        )
+        raw = sweep_config(
+            data={"path": str(data)},
+            models=[{"path": "fake:linear", "options": {"crash_on": "deadly"}}],
+            explainers=["occlusion"],
+            cluster={"shard_size": 1, "attempts": 2},
+        )
+        loaded = RunTables.load(run(raw).folder)
+        assert len(loaded.predictions) == 8
+        assert loaded.failures["code"].to_list() == ["host_lost"] * 2
+
 
 def stored_coalitions(store: Path) -> set[tuple[str, str, bytes]]:
     """All coalitions a store holds, by example and space."""

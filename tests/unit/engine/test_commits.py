@@ -5,8 +5,8 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
