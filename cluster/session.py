@@ -95,11 +95,11 @@ def _python_path() -> dict[str, str]:
 def _private_files() -> Iterator[None]:
     """Keep Ray's access token, which it writes at start, readable by its owner alone."""
     token = Path.home() / ".ray" / "auth_token"
-    before = os.umask(0o077)
+    # A closed folder, not a umask: workers would inherit that, and nobody else read the results.
+    token.parent.mkdir(mode=0o700, exist_ok=True)
     try:
         yield
     finally:
-        os.umask(before)
         if token.exists() and token.stat().st_uid == os.getuid():
             token.chmod(0o600)
 
