@@ -121,15 +121,8 @@ def run(
     def action() -> int:
         from jobs.sweep import run_sweep
 
-        console = Console(soft_wrap=True)
-        outcome = run_sweep(read_config(config, set_, out, model, data), console)
-        if outcome.evaluations:
-            rate = outcome.evaluations / outcome.seconds
-            console.print(
-                f"{outcome.evaluations:,} evaluations in {outcome.seconds:.0f} s "
-                f"({rate:.0f}/s, start and report included)"
-            )
-        return outcome.code
+        config_ = read_config(config, set_, out, model, data)
+        return run_sweep(config_, Console(soft_wrap=True)).code
 
     raise typer.Exit(guarded(action))
 

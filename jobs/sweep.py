@@ -43,13 +43,11 @@ class Outcome:
         folder: The run folder.
         code: The exit code.
         evaluations: Sequences scored by this call.
-        seconds: Wall time of this call.
     """
 
     folder: Path
     code: int
     evaluations: int
-    seconds: float
 
 
 def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, dict[str, str]]:
@@ -91,7 +89,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         if code:
             console.print("Some examples failed: they are listed in the report and in failures/.")
         console.print(f"Report: {folder.path / 'report.html'}", soft_wrap=True)
-        return Outcome(folder.path, code, 0, time.monotonic() - started)
+        return Outcome(folder.path, code, 0)
     log = _take_lease(folder)
     try:
         plan = folder.open(plan)
@@ -99,6 +97,12 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         folder.update(status="running")
         _commit_directly(folder, log, lost)
         evaluations = _run_units(plan, left, folder, log, console) if left else 0
+        if left:
+            seconds = time.monotonic() - started
+            console.print(
+                f"{evaluations:,} evaluations in {seconds:.0f} s "
+                f"({evaluations / seconds:.0f}/s, start of Ray and loading included)"
+            )
         code = _finish(folder, plan, console)
     except BaseException:
         if log.is_held() and folder.record:
@@ -106,7 +110,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         raise
     finally:
         log.close()
-    return Outcome(folder.path, code, evaluations, time.monotonic() - started)
+    return Outcome(folder.path, code, evaluations)
 
 
 def _take_lease(folder: RunFolder) -> CommitLog:
