@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 TEXTS = (
-    "The film is not bad, and the ending is a real delight.",
+    "The film is not bad, and its ending proves a real delight.",
     "A dull story, told badly; even the music annoys.",
 )
 SAMPLES = 60

@@ -70,14 +70,21 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def submit(environment: dict[str, str], config: Path) -> subprocess.CompletedProcess[str]:
     command = [RAY, "job", "submit", "--working-dir", ".", "--", sys.executable]
-    return subprocess.run(
-        [*command, "-m", "jobs.sweep", str(config)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(
+            [*command, "-m", "jobs.sweep", str(config)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # The head answers a little before its agent takes jobs.
+        if "No available agent" not in done.stderr + done.stdout:
+            return done
+        assert time.monotonic() < deadline, "the head takes no jobs"
+        time.sleep(1)
 
 
 def test_a_submitted_job_runs_a_host_on_each_gpu(

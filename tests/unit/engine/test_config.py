@@ -357,6 +357,7 @@ OTHER: dict[str, Any] = {
     "prompts.0.name": "other",
     "prompts.0.template": "Text: {text}\nSentiment:",
     "prompts.0.chat": [{"role": "user", "content": "{text}"}],
+    "prompts.0.add_special_tokens": False,
     "prompts.0.shots": [],
     "prompts.0.separator": "\n",
     "prompts.0.labels": {"negative": " bad", "positive": " good"},
