@@ -97,6 +97,8 @@ def _who(row: Mapping[str, Any]) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return "undefined"
+    if row["ci_low"] is None or row["ci_high"] is None:  # fewer than two groups of examples
+        return f"{row['value']:.3f}"
     return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
 
 

@@ -133,4 +133,4 @@ def test_a_failing_job_is_told_from_a_good_one(
     assert done.returncode == 1
     assert "failed" in (done.stdout + done.stderr).lower()
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    assert record["code"] == 2
+    assert record["code"] == 2, done.stdout + done.stderr
