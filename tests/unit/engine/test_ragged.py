@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.ragged import Ragged, concatenate
+
+ROWS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8)
+
+
+@given(ROWS)
+def test_rows_survive_every_form(rows: list[list[int]]) -> None:
+    ragged = Ragged.of(rows)
+    assert ragged.to_lists() == rows
+    assert ragged.n_rows == len(rows)
+    assert ragged.lengths.tolist() == [len(row) for row in rows]
+    assert [ragged.row(i).tolist() for i in range(len(rows))] == rows
+    assert ragged.to_arrow().to_pylist() == rows
+    assert Ragged.from_arrow(ragged.to_arrow()).to_lists() == rows
+
+
+@given(ROWS, st.data())
+def test_take_gathers_rows_in_the_order_asked(rows: list[list[int]], data: st.DataObject) -> None:
+    indices = data.draw(st.lists(st.integers(0, len(rows) - 1))) if rows else []
+    assert Ragged.of(rows).take(indices).to_lists() == [rows[i] for i in indices]
+
+
+@given(ROWS, ROWS)
+def test_concatenate_keeps_all_rows(first: list[list[int]], second: list[list[int]]) -> None:
+    assert concatenate([Ragged.of(first), Ragged.of(second)]).to_lists() == first + second
+
+
+def test_a_slice_of_an_arrow_column_with_a_null_is_read_from_its_own_start() -> None:
+    column = pa.chunked_array([pa.array([[9], [1, 2], None, [3]], pa.list_(pa.int32()))])
+    assert Ragged.from_arrow(column.slice(1)).to_lists() == [[1, 2], [], [3]]
+
+
+def test_no_parts_give_no_rows() -> None:
+    assert concatenate([]).to_lists() == []
+    assert np.array_equal(concatenate([]).offsets, [0])
