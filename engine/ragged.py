@@ -6,6 +6,7 @@ Python object an evaluation.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -73,8 +74,7 @@ class Ragged(NamedTuple):
     def to_lists(self) -> list[list[int]]:
         """Return the rows as lists."""
         values = self.flat.tolist()
-        bounds = self.offsets.tolist()
-        return [values[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [values[a:b] for a, b in itertools.pairwise(self.offsets.tolist())]
 
 
 def concatenate(parts: Sequence[Ragged]) -> Ragged:
