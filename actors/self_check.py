@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.batching import ScoreSequence
-from actors.label_scorer import LabelScorer, Reading, output_matrix
+from actors.label_reads import Reading, output_matrix
+from actors.label_scorer import LabelScorer
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.prepacked import prepack
 from engine.errors import ModelError

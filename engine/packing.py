@@ -7,10 +7,10 @@ itself or an ancestor of it exactly if `k <= v < end[k]`, a comparison of intege
 attention mask.
 
 The preorder may be cut anywhere: all ancestors of a piece's nodes that lie before the piece are on
-the root path of its first node. So pieces run one after the other, each given the keys and values of
-that one path, and nothing is computed twice, however long the pieces are. A piece is cut once more,
-into *blocks* of queries that each see their own nodes and the root path of their first node: the
-attention matrix has `block × (depth + block)` entries, not `piece × piece`.
+the root path of its first node. So pieces run one after the other, each given the keys and values
+of that one path, and nothing is computed twice, however long the pieces are. A piece is cut once
+more, into *blocks* of queries that each see their own nodes and the root path of their first node:
+the attention matrix has `block × (depth + block)` entries, not `piece × piece`.
 
 All of it is arithmetic on whole arrays, no Python object a sequence.
 """
@@ -117,7 +117,7 @@ def build_trie(sequences: Ragged, hidden: Ragged | None = None, prefix: int = 0)
         few = none.astype(np.int32)
         return Trie(few, few, none, None, none, none.reshape(0, 0), none, none, prefix)
     # Any order that puts rows with a common beginning side by side will do, so the bytes of the
-    # codes serve as the sort key; a code of 0 behind the end puts a prefix before what continues it.
+    # codes serve as the sort key; the 0 behind an end puts a prefix before what continues it.
     order = np.argsort(codes.view(f"S{codes.dtype.itemsize * width}").ravel(), kind="stable")
     ordered, lengths = codes[order], depths[order]
     shared = np.zeros(n_rows, dtype=np.int64)
@@ -192,7 +192,7 @@ def _number(
     depths: Ints,
     prefix: int,
 ) -> Trie:
-    """Number the nodes of R distinct rows in sorted order, each sharing `shared` with the former."""
+    """Number the nodes of R sorted, distinct rows; each shares `shared` nodes with the former."""
     n_rows, width = codes.shape
     new = lengths - shared
     firsts = np.cumsum(new) - new
@@ -227,8 +227,8 @@ class Piece(NamedTuple):
     """A run of nodes that goes through the model as one, and what its attention sees.
 
     A query q sees the keys with `key_nodes <= q < key_ends`. Keys are found by local numbers: first
-    the P tokens of the shared prefix, then the carried root path of the piece's first node, then the
-    piece's own nodes.
+    the P tokens of the shared prefix, then the carried root path of the piece's first node, then
+    the piece's own nodes.
 
     Attributes:
         start: First node.
@@ -239,7 +239,8 @@ class Piece(NamedTuple):
         key_ends: One past their subtrees; 0 where nothing attends to the key, as padding [B, K].
         query_positions: Positions of the queries [B, Q], for sliding windows.
         key_positions: Positions of the keys [B, K].
-        carry: Local numbers of the root path of the next piece's first node.
+        carry: Local numbers of what the next piece is given: the shared prefix, then the root path
+            of its first node. Empty where no piece follows.
     """
 
     start: int
@@ -289,7 +290,8 @@ def _piece(trie: Trie, start: int, stop: int, block: int) -> Piece:
     local[:, reach:] += trie.prefix + len(carried)
     carry = np.zeros(0, dtype=np.int64)
     if stop < trie.n_nodes:
-        carry = _local(trie.path(stop), start, trie, len(carried))
+        onward = _local(trie.path(stop), start, trie, len(carried))
+        carry = np.concatenate([np.arange(trie.prefix), onward])
     return Piece(
         start,
         stop,

@@ -86,7 +86,9 @@ def test_pieces_see_all_ancestors_and_nothing_else(
         here = [*range(-prefix, 0), *carried, *range(piece.start, piece.stop)]
         _check_blocks(trie, piece, here, rows[0][:prefix])
         ran += range(piece.start, piece.stop)
-        carried = [here[k] for k in piece.carry.tolist()]
+        given = [here[k] for k in piece.carry.tolist()]
+        assert given[:prefix] == (list(range(-prefix, 0)) if piece.stop < trie.n_nodes else [])
+        carried = given[prefix:]
     assert ran == list(range(trie.n_nodes))
 
 
