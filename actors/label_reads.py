@@ -70,8 +70,9 @@ def output_matrix(model: Any) -> Any:
 
 def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:
     """Yield the logits [n, V] of states [N, H], in parts of bounded size."""
-    for part in states.split(max(1, _LOGITS_AT_A_TIME // head.weight.shape[0])):
-        yield head(part)
+    rows = max(1, _LOGITS_AT_A_TIME // head.weight.shape[0])
+    for start in range(0, len(states), rows):
+        yield head(states[start : start + rows])
 
 
 def reduce_logits(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.backend import Scores
 from actors.batching import Ids, ScoreSequence
+from actors.bucketed import BatchScores
 from actors.label_reads import (
     Reading,
     ReadPlan,
@@ -39,14 +39,14 @@ class LabelScorer:
         self, model: PreTrainedModel, reading: Reading, prefixes: PrefixCache | None
     ) -> None:
         self._model = model
-        self._reading = reading
+        self.reading = reading
         self._prefixes = prefixes
         self._head = output_matrix(model)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def score(
         self, sequences: Sequence[ScoreSequence], label_ids: Sequence[Ids], prefix: int = 0
-    ) -> Scores:
+    ) -> BatchScores:
         """Score B prompts.
 
         Args:
@@ -55,8 +55,8 @@ class LabelScorer:
             prefix: Number of first tokens that all prompts share, none hidden.
 
         Returns:
-            `log_probs` [B, L]: the sum over a label's tokens of their log-probabilities under the
-            full vocabulary, in fp32; `log_z` [B].
+            Log-probabilities [B, L], the sum over a label's tokens of theirs under the full
+            vocabulary, in fp32; log Z [B]; tokens computed.
         """
         import torch
 
@@ -72,7 +72,7 @@ class LabelScorer:
             log_z, picked = reduce_logits(self._logits(rows, index, position), plan.tokens)
         computed += int(rows["input_ids"].numel())
         shape = (len(sequences), len(plan.slots))
-        return Scores(
+        return (
             label_sums(picked.reshape(*shape, -1), plan),
             np.ascontiguousarray(log_z.reshape(shape)[:, 0]),
             computed,
@@ -111,10 +111,10 @@ class LabelScorer:
         """Yield the logits [N, V] at N places, in parts of bounded size."""
         import torch
 
-        if self._reading == "gathered":
+        if self.reading == "gathered":
             states = self._model.base_model(**inputs).last_hidden_state[index, position]
             yield from head_logits(self._head, states)
-        elif self._reading == "kept":
+        elif self.reading == "kept":
             kept, at = torch.unique(position, return_inverse=True)
             yield self._model(**inputs, logits_to_keep=kept).logits[index, at]
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from actors.backend import Scores, SequenceBatch
 from actors.batching import Ids
 from actors.label_reads import (
     Reading,
@@ -24,38 +25,26 @@ from actors.label_reads import (
     read_plan,
     reduce_logits,
 )
+from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
-from engine.packing import Piece, Trie, build_trie, cut, shared_prefix
+from engine.packing import Piece, Trie, build_trie, cut, piece_at, shared_prefix
 from engine.ragged import Ragged, concatenate
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-PIECE = 1024
-"""Nodes that go through the model as one."""
+PIECE = 2048
+"""Nodes that go through the model as one, on a CPU."""
 
-BLOCK = 64
+GPU_PIECE = 16_384
+"""The same on a GPU; halved where memory runs out. Not measured on a GPU."""
+
+BLOCK = 32
 """Queries whose attention is one product. docs/performance.md has the sizes that were tried."""
 
 LONGER = 8
 """A batch whose common beginning is so much longer than a kept one gets a prefix of its own."""
-
-
-class PackedScores(NamedTuple):
-    """Answers to S sequences.
-
-    Attributes:
-        log_probs: Of the labels [S, L], fp32, under the full vocabulary.
-        log_z: Log normaliser where the first label token is read [S].
-        tokens_computed: Nodes and prefix tokens that went through the model.
-        nodes: Distinct prefixes of the sequences and their labels, shared prefix included.
-    """
-
-    log_probs: npt.NDArray[np.float32]
-    log_z: npt.NDArray[np.float32]
-    tokens_computed: int
-    nodes: int
 
 
 class _Prefix(NamedTuple):
@@ -93,18 +82,19 @@ class PackedForward:
         self.piece = piece
         self.block = block
 
-    def score(
-        self, sequences: Ragged, hidden: Ragged | None, label_ids: Sequence[Ids]
-    ) -> PackedScores:
-        """Score S sequences.
+    def score(self, batch: SequenceBatch, label_ids: Sequence[Ids]) -> Scores:
+        """Score S prompts.
 
         Args:
-            sequences: Prompts within the model's window, no token outside its vocabulary.
-            hidden: Positions that nothing attends to, ascending, or None.
+            batch: Prompts within the model's window, no token outside its vocabulary.
             label_ids: Token ids of each of the L labels.
         """
         import torch
 
+        sequences, hidden = batch
+        if not batch.n_rows:
+            none = np.zeros(0, dtype=np.float32)
+            return Scores(none.reshape(0, len(label_ids)), none, 0, 0, 0)
         plan = read_plan(label_ids)
         with torch.inference_mode(), self._attending():
             carried, prefix, computed = self._take_prefix(sequences, hidden)
@@ -116,11 +106,12 @@ class PackedForward:
             log_z, picked = (np.concatenate(part) for part in zip(*read, strict=True))
         shape = (sequences.n_rows, len(plan.slots))
         place = place.reshape(shape)
-        return PackedScores(
+        return Scores(
             label_sums(picked[place], plan),
             np.ascontiguousarray(log_z[place[:, 0]]),
             computed + trie.n_nodes,
             prefix + trie.n_nodes,
+            len(trie.places),
         )
 
     def _run(
@@ -130,12 +121,30 @@ class PackedForward:
         plan: ReadPlan,
         carried: dict[int, Layer],
     ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Yield log Z [N] and the label tokens' log-probabilities [N, U] of the wanted nodes."""
-        for piece in cut(trie, self.piece, self.block):
+        """Yield log Z [N] and the label tokens' log-probabilities [N, U] of the wanted nodes.
+
+        A piece that doesn't fit into memory is tried again at half the size, which then stays.
+        """
+        import torch
+
+        start = 0
+        while start < trie.n_nodes:
+            piece = piece_at(trie, start, self.piece, self.block)
             first, last = np.searchsorted(wanted, [piece.start, piece.stop])
-            state = self._state(piece, carried, wanted[first:last] - piece.start)
-            yield self._forward(trie, piece, state, wanted[first:last] - piece.start, plan)
-            carried = state.kept
+            reads = wanted[first:last] - piece.start
+            state = self._state(piece, carried, reads)
+            try:
+                found = self._forward(trie, piece, state, reads, plan)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.piece <= self.block:
+                    raise
+                found = None
+            if found is None:  # outside the handler, whose traceback would hold the tensors
+                self.piece = max(self.piece // 2, self.block)
+                free_memory()
+                continue
+            yield found
+            carried, start = state.kept, piece.stop
 
     def _state(
         self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64]

@@ -265,10 +265,19 @@ def cut(trie: Trie, size: int, block: int) -> Iterator[Piece]:
     Raises:
         ValueError: A size isn't positive.
     """
+    for start in range(0, trie.n_nodes, max(size, 1)):
+        yield piece_at(trie, start, size, block)
+
+
+def piece_at(trie: Trie, start: int, size: int, block: int) -> Piece:
+    """Return the piece that begins at node `start`; see `cut`.
+
+    Raises:
+        ValueError: A size isn't positive.
+    """
     if size < 1 or block < 1:
         raise ValueError(f"pieces and blocks need at least one node, got {size} and {block}")
-    for start in range(0, trie.n_nodes, size):
-        yield _piece(trie, start, min(start + size, trie.n_nodes), block)
+    return _piece(trie, start, min(start + size, trie.n_nodes), block)
 
 
 def _piece(trie: Trie, start: int, stop: int, block: int) -> Piece:

@@ -7,10 +7,12 @@ describes each for readers of the files.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -257,14 +259,33 @@ def task_of(request: pa.Table) -> ScoreTask:
 
 
 def score_reply(
-    log_probs: Sequence[Sequence[float] | None],
-    log_z: Sequence[float | None],
-    errors: Sequence[str | None],
+    log_probs: npt.NDArray[np.float32],
+    log_z: npt.NDArray[np.float32],
+    errors: Mapping[int, str],
     cost: ScoreCost,
 ) -> pa.Table:
-    """Return a reply table, one row a row of the request, the cost in its metadata."""
-    arrays = [log_probs, log_z, errors]
-    columns = [pa.array(a, f.type) for a, f in zip(arrays, SCORE_REPLY, strict=True)]
+    """Return a reply table, one row a row of the request, the cost in its metadata.
+
+    Args:
+        log_probs: [S, L].
+        log_z: [S].
+        errors: Row -> why it could not be scored; such a row has nulls for scores.
+        cost: Of the whole request.
+    """
+    n_rows, n_labels = log_probs.shape
+    failed = np.zeros(n_rows, dtype=bool)
+    failed[list(errors)] = True
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(n_rows + 1) * n_labels, pa.int32()),
+        pa.array(np.ascontiguousarray(log_probs).ravel(), pa.float32()),
+        mask=pa.array(failed) if n_rows else None,
+    )
+    messages = pa.array([errors.get(i) for i in range(n_rows)], pa.string()) if errors else None
+    columns = [
+        lists,
+        pa.array(log_z, pa.float32(), mask=failed),
+        pa.nulls(n_rows, pa.string()) if messages is None else messages,
+    ]
     table = pa.Table.from_arrays(columns, schema=SCORE_REPLY)
     return table.replace_schema_metadata({"cost": _dump(cost)})
 
