@@ -20,7 +20,7 @@ from engine.packing import build_trie
 
 BatchScores = tuple[np.ndarray, np.ndarray, int]
 ScoreBatch = Callable[[list[ScoreSequence], Sequence[Ids], int], BatchScores]
-"""(prompts, label ids, length of their shared prefix) -> log-probabilities [B, L], log Z [B], number
+"""(prompts, label ids, length of their prefix) -> log-probabilities [B, L], log Z [B], number
 of tokens computed. Raises BackendOutOfMemoryError where the batch doesn't fit."""
 
 
