@@ -63,6 +63,7 @@ class TransformersBackend:
                 f"{', '.join(sorted(_OPTIONS))}"
             )
         self._spec = spec
+        self.model: PreTrainedModel | None = None
         self._scorer: LabelScorer | None = None
         self._packed: PackedForward | None = None
         self._packed_below: int | None = None
@@ -89,7 +90,7 @@ class TransformersBackend:
             # of the calling thread: OpenMP would otherwise follow the OMP_NUM_THREADS that Ray sets
             torch.set_num_threads(self._spec.threads)
         source = resolve_model(self._spec.model)
-        model = load_model(source, self._spec.precision, self._spec.device)
+        self.model = model = load_model(source, self._spec.precision, self._spec.device)
         if model.device.type == "cuda" and "batch_tokens" not in self._spec.options:
             self.batch_tokens = GPU_BATCH_TOKENS
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))

@@ -1,0 +1,1 @@
+"""Benchmarks of scoring, explainers, estimators and the scheduler, against the alternatives."""
