@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy.typing as npt
 from engine.deletion import cut_spans, delete_spans
 from engine.errors import ExampleError
 from engine.features import align
-from engine.pool import keys
 from engine.prompts import PromptTemplate
-from engine.tokens import Tokenizer
+from engine.ragged import Ragged, distinct
+from engine.tokens import Encoded, Tokenizer
 from engine.types import BoolCF, Feature, FeatureKind, OperatorName
 
 MaskedOn: TypeAlias = Literal["text", "ids"]
@@ -63,13 +64,15 @@ class MaskedInputs:
         row: Which sequence belongs to each coalition [C].
     """
 
-    sequences: list[list[int]]
-    hidden: list[list[int]] | None
+    sequences: Ragged
+    hidden: Ragged | None
     row: npt.NDArray[np.int64]
 
 
 class Masker:
     """The masked prompts of one example.
+
+    Nothing is tokenized before it is needed.
 
     Args:
         template: Renders the prompt.
@@ -83,11 +86,8 @@ class Masker:
 
     Attributes:
         masked_on: "text" or "ids".
-        ids: Tokens of the full prompt [T].
-        positions: Positions of each feature's tokens in `ids` [F].
 
     Raises:
-        ExampleError: `too_long`: the full prompt has more than `max_tokens` tokens.
         ValueError: Features overlap or lie outside their field, or `pad` on text.
     """
 
@@ -106,17 +106,26 @@ class Masker:
         self.masked_on = masked_on
         self._template = template
         self._tokenizer = tokenizer
+        self._all_fields = fields
         self._fields = {name: fields[name] for name in template.variables if name in fields}
+        self._features = features
         self._operator = operator
         self._max_tokens = max_tokens
-        self._n_features = len(features)
         self._spans = _spans_by_field(self._fields, features)
-        prompt = template.render(fields)
-        encoded = tokenizer.encode_with_offsets(prompt, template.add_special_tokens)
-        self.ids = encoded.ids
-        self.positions = align(features, encoded, template.locate(fields))
-        self._replacement = tokenizer.encode_batch([operator.replacement], False)[0]
-        self._check(len(self.ids), "the prompt has")
+
+    @property
+    def ids(self) -> list[int]:
+        """Tokens of the full prompt [T].
+
+        Raises:
+            ExampleError: `too_long`: there are more than `max_tokens`.
+        """
+        return self._encoded.ids
+
+    @cached_property
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of each feature's tokens in `ids` [F]."""
+        return align(self._features, self._encoded, self._template.locate(self._all_fields))
 
     def apply(self, coalitions: BoolCF) -> MaskedInputs:
         """Return the distinct sequences of `coalitions` [C, F].
@@ -124,31 +133,26 @@ class Masker:
         The full coalition gives exactly the tokens of the full prompt.
 
         Raises:
-            ExampleError: `too_long`: a replacement made a prompt longer than `max_tokens` tokens.
+            ExampleError: `too_long`: the full prompt has more than `max_tokens` tokens, or a
+                replacement made one longer.
         """
-        first: dict[bytes, int] = {}
-        number = [first.setdefault(key, len(first)) for key in keys(coalitions)]
-        _, rows = np.unique(number, return_index=True)
-        distinct = np.asarray(coalitions[rows], dtype=bool)
-        if self._operator.name == "pad":
-            hidden = [self._removed_positions(kept) for kept in distinct]
-            sequences = [self.ids] * len(hidden)
+        self._encoded  # noqa: B018  a text that is too long fails whatever is asked of it
+        if self.masked_on == "text":
+            made = self._mask_text(coalitions)
+        elif self._operator.name == "pad":
+            hidden = self._on_ids.hidden(coalitions)
+            found = distinct(hidden)
+            return MaskedInputs(
+                self._on_ids.repeated(len(found.first)), hidden.take(found.first), found.which
+            )
         else:
-            hidden = None
-            sequences = self._sequences(distinct)
-        index: dict[tuple[int, ...], int] = {}
-        told_apart = sequences if hidden is None else hidden
-        place = np.array(
-            [index.setdefault(tuple(ids), len(index)) for ids in told_apart], dtype=np.int64
-        )
-        _, chosen = np.unique(place, return_index=True)
-        for i in chosen:
-            self._check(len(sequences[i]), f"with {self._operator.replacement!r} the prompt has")
-        return MaskedInputs(
-            [sequences[i] for i in chosen],
-            None if hidden is None else [hidden[i] for i in chosen],
-            place[np.array(number, dtype=np.int64)],
-        )
+            made = self._on_ids.apply(coalitions, self._operator.name != "delete")
+        found = distinct(made)
+        longest = int(made.lengths.max(initial=0))
+        self._check(longest, f"with {self._operator.replacement!r} the prompt has")
+        if len(found.first) < made.n_rows:
+            made = made.take(found.first)
+        return MaskedInputs(made, None, found.which)
 
     def masked_fields(self, kept: npt.NDArray[np.bool_]) -> dict[str, str]:
         """Return the fields with the features outside `kept` [F] removed from their texts."""
@@ -169,35 +173,28 @@ class Masker:
         """
         if self.masked_on == "text":
             return self._template.render(self.masked_fields(kept))
-        return self._tokenizer.decode(self._masked_ids(kept))
+        replaced = self._operator.name in ("mask", "neutral")
+        return self._tokenizer.decode(self._on_ids.apply(kept[None], replaced).flat.tolist())
 
-    def _sequences(self, distinct: BoolCF) -> list[list[int]]:
-        if self.masked_on == "ids":
-            return [self._masked_ids(kept) for kept in distinct]
-        texts = [self._template.render(self.masked_fields(kept)) for kept in distinct]
+    @cached_property
+    def _encoded(self) -> Encoded:
+        prompt = self._template.render(self._all_fields)
+        encoded = self._tokenizer.encode_with_offsets(prompt, self._template.add_special_tokens)
+        self._check(len(encoded.ids), "the prompt has")
+        return encoded
+
+    @cached_property
+    def _on_ids(self) -> IdMasker:
+        replacement = self._tokenizer.encode_batch([self._operator.replacement], False)[0]
+        return IdMasker(self.ids, self.positions, replacement)
+
+    def _mask_text(self, coalitions: BoolCF) -> Ragged:
+        """Return the tokens of each masked prompt [C]."""
+        texts = [self._template.render(self.masked_fields(kept)) for kept in coalitions]
         unique = list(dict.fromkeys(texts))
-        encoded = self._tokenizer.encode_batch(unique, self._template.add_special_tokens)
-        ids_of = dict(zip(unique, encoded, strict=True))
-        return [ids_of[text] for text in texts]
-
-    def _removed_positions(self, kept: npt.NDArray[np.bool_]) -> list[int]:
-        return sorted({p for f in np.flatnonzero(~kept) for p in self.positions[f]})
-
-    def _masked_ids(self, kept: npt.NDArray[np.bool_]) -> list[int]:
-        gone = set(self._removed_positions(kept))
-        if self._operator.name in ("delete", "pad"):
-            return [token for i, token in enumerate(self.ids) if i not in gone]
-        begins = set()  # a run of a removed feature's tokens is replaced as one
-        for f in np.flatnonzero(~kept):
-            own = set(self.positions[f])
-            begins |= {p for p in own if p - 1 not in own}
-        out: list[int] = []
-        for i, token in enumerate(self.ids):
-            if i in begins:
-                out += self._replacement
-            elif i not in gone:
-                out.append(token)
-        return out
+        encoded = Ragged.of(self._tokenizer.encode_batch(unique, self._template.add_special_tokens))
+        number = {text: i for i, text in enumerate(unique)}
+        return encoded.take([number[text] for text in texts])
 
     def _check(self, length: int, what: str) -> None:
         if length > self._max_tokens:
@@ -206,6 +203,82 @@ class Masker:
                 f"{what} {length} tokens, the limit is {self._max_tokens}: "
                 "shorten the text or the prompt, or take a model with a longer window",
             )
+
+
+class IdMasker:
+    """Removes tokens from one sequence.
+
+    Args:
+        ids: The full prompt [T].
+        positions: Positions of each feature's tokens [F].
+        replacement: What takes the place of each run of a removed feature's tokens.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        positions: Sequence[Sequence[int]],
+        replacement: Sequence[int],
+    ) -> None:
+        self._ids = np.array(ids, dtype=np.int32)
+        self._tokens = Ragged.of([*([token] for token in ids), replacement])
+        self._own = _places(positions, len(ids))
+        starts = [[p for p in own if p - 1 not in own] for own in map(set, positions)]
+        self._starts = _places(starts, len(ids))
+
+    def apply(self, coalitions: BoolCF, replace: bool) -> Ragged:
+        """Return what is left of the tokens for each coalition [C, F].
+
+        Args:
+            coalitions: [C, F].
+            replace: Put the replacement in the place of each run that is removed.
+        """
+        shown = ~_removed(coalitions, self._own)
+        n_tokens = len(self._ids)
+        if not replace:
+            row, position = np.nonzero(shown)
+            return Ragged(self._ids[position], _row_starts(row, len(shown)))
+        replaced = _removed(coalitions, self._starts)
+        row, position = np.nonzero(shown | replaced)
+        entries = self._tokens.take(np.where(replaced[row, position], n_tokens, position))
+        return Ragged(entries.flat, entries.offsets[_row_starts(row, len(shown))])
+
+    def hidden(self, coalitions: BoolCF) -> Ragged:
+        """Return the positions that each coalition [C, F] hides."""
+        row, position = np.nonzero(_removed(coalitions, self._own))
+        return Ragged(position.astype(np.int32), _row_starts(row, len(coalitions)))
+
+    def repeated(self, count: int) -> Ragged:
+        """Return the full prompt, `count` times."""
+        offsets = np.arange(count + 1, dtype=np.int64) * len(self._ids)
+        return Ragged(np.tile(self._ids, count), offsets)
+
+
+def _places(positions: Sequence[Iterable[int]], n_tokens: int) -> npt.NDArray[np.int64]:
+    """Return the features of each token [K, T], −1 for none; K is the most that one token has."""
+    owners: list[list[int]] = [[] for _ in range(n_tokens)]
+    for feature, own in enumerate(positions):
+        for position in own:
+            owners[position].append(feature)
+    table = np.full((max(map(len, owners), default=0), n_tokens), -1, dtype=np.int64)
+    for position, features in enumerate(owners):
+        table[: len(features), position] = features
+    return table
+
+
+def _removed(coalitions: BoolCF, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which tokens go with a removed feature [C, T]."""
+    # a feature more that is always kept, for the tokens without one
+    kept = np.column_stack([coalitions, np.ones(len(coalitions), dtype=bool)])
+    removed = np.zeros((len(coalitions), places.shape[1]), dtype=bool)
+    for features in places:
+        removed |= ~kept[:, features]
+    return removed
+
+
+def _row_starts(row: npt.NDArray[np.int64], n_rows: int) -> npt.NDArray[np.int64]:
+    """Return where each of `n_rows` rows starts in the sorted row numbers `row`, and their end."""
+    return np.searchsorted(row, np.arange(n_rows + 1)).astype(np.int64)
 
 
 def _spans_by_field(

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine.ragged import Ragged
+
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning; readers refuse another version."""
 
@@ -239,14 +241,26 @@ class ScoreCost:
 
 
 def score_request(
-    examples: Sequence[int],
-    ids: Sequence[Sequence[int]],
-    hidden: Sequence[Sequence[int] | None],
+    examples: npt.ArrayLike,
+    ids: Ragged | Sequence[Sequence[int]],
+    hidden: Ragged | Sequence[Sequence[int] | None] | None,
     task: ScoreTask,
 ) -> pa.Table:
-    """Return a request table of distinct sequences, the task in its metadata."""
-    arrays = [examples, ids, hidden]
-    columns = [pa.array(a, f.type) for a, f in zip(arrays, SCORE_REQUEST, strict=True)]
+    """Return a request table of distinct sequences, the task in its metadata.
+
+    Args:
+        examples: Index of each sequence's example in its unit.
+        ids: Tokens of each prompt.
+        hidden: Positions of each that nothing attends to; None if all have all.
+        task: What else a host needs.
+    """
+    sequences = ids if isinstance(ids, Ragged) else Ragged.of(ids)
+    if hidden is None:
+        off: pa.Array = pa.nulls(sequences.n_rows, SCORE_REQUEST.field("hidden").type)
+    else:
+        rows = hidden if isinstance(hidden, Ragged) else Ragged.of(row or () for row in hidden)
+        off = rows.to_arrow(empty_is_null=True)
+    columns = [pa.array(np.asarray(examples, dtype=np.int32)), sequences.to_arrow(), off]
     table = pa.Table.from_arrays(columns, schema=SCORE_REQUEST)
     return table.replace_schema_metadata({"task": _dump(task)})
 

@@ -7,8 +7,14 @@ import pyarrow as pa
 import pytest
 
 from engine import schema
-from engine.answers import LOOKUPS, Answers, evaluations_table, space_key
-from engine.pool import keys
+from engine.answers import (
+    Answers,
+    Lookup,
+    evaluations_table,
+    lookups_table,
+    read_lookups,
+    space_key,
+)
 from engine.types import BoolCF, Feature, Span
 
 COST = schema.ScoreCost(0.5, 10, "n")
@@ -23,23 +29,9 @@ def coalitions_of(n_features: int, count: int = 5) -> BoolCF:
 def lookups_of(
     coalitions: BoolCF, sequences: Sequence[int] | None = None, space: str = "s", example: str = "e"
 ) -> pa.Table:
-    rows = range(len(coalitions)) if sequences is None else sequences
-    return pa.Table.from_pylist(
-        [
-            {
-                "example": example,
-                "space": space,
-                "n_features": coalitions.shape[1],
-                "coalition": key,
-                "sequence": row,
-                "tokens": 10 + row,
-                "consumer": "lime",
-                "fresh": True,
-            }
-            for key, row in zip(keys(coalitions), rows, strict=True)
-        ],
-        schema=LOOKUPS,
-    )
+    rows = np.arange(len(coalitions)) if sequences is None else np.array(sequences)
+    fresh = np.ones(len(coalitions), dtype=bool)
+    return lookups_table([Lookup(example, space, coalitions, rows, 10 + rows, fresh, "lime")])
 
 
 def reply_of(count: int, n_labels: int = 2, errors: Sequence[int] = ()) -> pa.Table:
@@ -50,6 +42,23 @@ def reply_of(count: int, n_labels: int = 2, errors: Sequence[int] = ()) -> pa.Ta
         [f"row {i} failed" if i in errors else None for i in range(count)],
         COST,
     )
+
+
+@pytest.mark.parametrize("n_features", WIDTHS)
+def test_lookups_come_back_as_they_went(n_features: int) -> None:
+    coalitions = coalitions_of(n_features)
+    count = len(coalitions)
+    rows, fresh = np.arange(count)[::-1], np.arange(count) % 2 == 0
+    asks = [
+        Lookup("e", "s", coalitions, rows, rows + 7, fresh, "lime"),
+        Lookup("f", "t", coalitions[:0], rows[:0], rows[:0], fresh[:0], "none"),
+        Lookup("f", "t", coalitions[:1], rows[:1], rows[:1], fresh[:1], "shap"),
+    ]
+    found = list(read_lookups(lookups_table(asks)))
+    assert len(found) == len(asks)
+    for made, read in zip(asks, found, strict=True):
+        for one, other in zip(made, read, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("n_features", WIDTHS)
