@@ -53,10 +53,20 @@ def texts_of(path: str, field: str, words: tuple[int, int], count: int) -> list[
     )
 
 
-def template_of(prompt: str, render: Callable[[list[Message]], str]) -> PromptTemplate:
-    """Return the template `chat` or `short`; `render` is the tokenizer's chat template."""
+def template_of(prompt: str, render: Callable[[list[Message]], str] | None) -> PromptTemplate:
+    """Return the template `chat` or `short`.
+
+    Args:
+        prompt: Which.
+        render: The tokenizer's chat template.
+
+    Raises:
+        ConfigError: `chat`, but the tokenizer has no chat template.
+    """
     if prompt == "short":
         return parse_template(SHORT)
+    if render is None:
+        raise ConfigError("this model has no chat template: measure it with --prompt short")
     return from_chat([{"role": "user", "content": CHAT}], render)
 
 
