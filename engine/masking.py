@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.deletion import cut_spans, delete_spans
+from engine.cuts import cuts_of
+from engine.deletion import cut_spans, delete_spans, is_local, is_plain
 from engine.errors import ExampleError
 from engine.features import align
 from engine.prompts import PromptTemplate
 from engine.ragged import Ragged, distinct
+from engine.seams import Seams
 from engine.tokens import Encoded, Tokenizer
 from engine.types import BoolCF, Feature, FeatureKind, OperatorName
 
 MaskedOn: TypeAlias = Literal["text", "ids"]
+
+_FEW = 4
+"""Fewer prompts are tokenized as they are."""
+_CHECKED = 3
+"""Prompts of each example that are tokenized both ways."""
+_MOST_SPANS = 2000
+"""Of a text whose table of neighbours (the square of it) is worth its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,14 @@ class MaskedInputs:
     row: npt.NDArray[np.int64]
 
 
+class _Place(NamedTuple):
+    """A span in the order of the prompt: its field, its number there, and its feature."""
+
+    field: str
+    number: int
+    owner: int
+
+
 class Masker:
     """The masked prompts of one example.
 
@@ -112,6 +129,7 @@ class Masker:
         self._operator = operator
         self._max_tokens = max_tokens
         self._spans = _spans_by_field(self._fields, features)
+        self._checked = False
 
     @property
     def ids(self) -> list[int]:
@@ -156,14 +174,10 @@ class Masker:
 
     def masked_fields(self, kept: npt.NDArray[np.bool_]) -> dict[str, str]:
         """Return the fields with the features outside `kept` [F] removed from their texts."""
-        operator = self._operator
         fields = dict(self._fields)
         for name, (spans, owners) in self._spans.items():
             gone = [span for span, owner in zip(spans, owners, strict=True) if not kept[owner]]
-            if operator.name == "delete" and not operator.keep_separators:
-                fields[name] = delete_spans(fields[name], gone)
-            else:
-                fields[name] = cut_spans(fields[name], gone, operator.replacement)
+            fields[name] = self._remove(fields[name], gone)
         return fields
 
     def text(self, kept: npt.NDArray[np.bool_]) -> str:
@@ -176,6 +190,12 @@ class Masker:
         replaced = self._operator.name in ("mask", "neutral")
         return self._tokenizer.decode(self._on_ids.apply(kept[None], replaced).flat.tolist())
 
+    def _remove(self, text: str, gone: Sequence[tuple[int, int]]) -> str:
+        operator = self._operator
+        if operator.name == "delete" and not operator.keep_separators:
+            return delete_spans(text, gone)
+        return cut_spans(text, gone, operator.replacement)
+
     @cached_property
     def _encoded(self) -> Encoded:
         prompt = self._template.render(self._all_fields)
@@ -184,12 +204,97 @@ class Masker:
         return encoded
 
     @cached_property
+    def _seams(self) -> Seams | None:
+        return self._make_seams()
+
+    @cached_property
     def _on_ids(self) -> IdMasker:
         replacement = self._tokenizer.encode_batch([self._operator.replacement], False)[0]
         return IdMasker(self.ids, self.positions, replacement)
 
     def _mask_text(self, coalitions: BoolCF) -> Ragged:
         """Return the tokens of each masked prompt [C]."""
+        if len(coalitions) < _FEW:
+            return self._tokenize_whole(coalitions)
+        places = self._places
+        if self._seams is not None:
+            owners = np.array([place.owner for place in places], dtype=np.int64)
+            made = self._seams.assemble(coalitions[:, owners])
+            if made is not None and self._is_right(made, coalitions):
+                return made
+            self._seams = None
+        return self._tokenize_whole(coalitions)
+
+    def _is_right(self, made: Ragged, coalitions: BoolCF) -> bool:
+        """Check a few coalitions against tokenizing the whole prompt, once for each example."""
+        if self._checked:
+            return True
+        rows = np.linspace(0, len(coalitions) - 1, _CHECKED).astype(np.int64)
+        self._checked = True
+        return made.take(rows).to_lists() == self._tokenize_whole(coalitions[rows]).to_lists()
+
+    @cached_property
+    def _places(self) -> list[_Place]:
+        return [
+            _Place(name, number, owner)
+            for name in self._template.variables
+            for number, owner in enumerate(self._spans.get(name, ((), ()))[1])
+        ]
+
+    def _make_seams(self) -> Seams | None:
+        """Return the table of this example's parts, None if prompts have to be tokenized whole."""
+        cuts = cuts_of(self._tokenizer, self._template.add_special_tokens)
+        places = self._places
+        if cuts is None or len(places) > _MOST_SPANS:
+            return None
+        texts = [self._fields[p.field][slice(*self._spans[p.field][0][p.number])] for p in places]
+        closes_up = self._operator.name == "delete" and not self._operator.keep_separators
+        if closes_up and not all(map(is_local, texts)):
+            return None
+        plain = np.zeros(len(places) + 1, dtype=bool)
+        if closes_up:
+            sound = [is_plain(text) and text[-1] not in cuts.never_after for text in texts]
+            for i in range(1, len(places)):
+                plain[i] = sound[i - 1] and sound[i] and self._gap(i, i + 1) == " "
+        return Seams(self._tokenizer, cuts, texts, self._gap, plain)
+
+    def _gap(self, left: int, right: int) -> str:
+        """Return the text between two nodes of `Seams` when all spans between them are removed."""
+        begin = self._places[left - 1] if left else None
+        end = self._places[right - 1] if right <= len(self._places) else None
+        if begin and end and begin.field == end.field:
+            return self._stretch(begin.field, begin.number, end.number)
+        parts: list[str] = []
+        inside = begin is None
+        for piece in self._template.pieces:
+            if isinstance(piece, str):
+                if inside:
+                    parts.append(piece)
+            elif begin and piece.name == begin.field:
+                parts.append(self._stretch(piece.name, begin.number, None))
+                inside = True
+            elif end and piece.name == end.field:
+                parts.append(self._stretch(piece.name, None, end.number))
+                break
+            elif inside:
+                parts.append(self._stretch(piece.name, None, None))
+        return "".join(parts)
+
+    def _stretch(self, name: str, left: int | None, right: int | None) -> str:
+        """Return what is left of a field between two of its spans, or its ends."""
+        text, (spans, _) = self._fields[name], self._spans.get(name, ([], []))
+        start, inner = (0, 0) if left is None else (spans[left][0], spans[left][1] - spans[left][0])
+        end, outer = (
+            (len(text), 0)
+            if right is None
+            else (spans[right][1], spans[right][1] - spans[right][0])
+        )
+        first = 0 if left is None else left + 1
+        gone = [(a - start, b - start) for a, b in spans[first:right]]
+        made = self._remove(text[start:end], gone)
+        return made[inner : len(made) - outer]
+
+    def _tokenize_whole(self, coalitions: BoolCF) -> Ragged:
         texts = [self._template.render(self.masked_fields(kept)) for kept in coalitions]
         unique = list(dict.fromkeys(texts))
         encoded = Ragged.of(self._tokenizer.encode_batch(unique, self._template.add_special_tokens))
