@@ -124,7 +124,7 @@ class TestPairs:
         config = sweep(lime, {"name": "exact", "class": "gold"}, run__seed=7)
         tasks = next(iter(plan_of(config, EXAMPLES).pairs.values())).context.explainers
         assert [(t.label, t.seed, t.class_rule, dict(t.params)) for t in tasks] == [
-            ("lime", 4, "label:positive", {"num_samples": 9}),
+            ("lime", 4, "label:positive", {"num_samples": 9, "sampling": "own"}),
             ("exact", 7, "gold", {}),
         ]
 
