@@ -52,7 +52,7 @@ class PoolDesign(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether all pairs are there."""
-        return self.enumerated == len(self.coalitions)
+        return bool((self.drawn == np.array(self.pairs)).all())
 
     def weights(self, mass_K: Floats) -> Floats:
         """Return the weight of each pair [P] of an estimand that has `mass_K` on each size.

@@ -128,6 +128,40 @@ class TestPairs:
             ("exact", 7, "gold", {}),
         ]
 
+    @pytest.mark.parametrize(
+        ("explainers", "sampling"),
+        [
+            (["lime"], ["own"]),
+            (["lime", "random", "exact"], ["own"]),
+            (["lime", "kernel_shap"], ["pool", "pool"]),
+            (["lime", "occlusion"], ["pool"]),
+            ([{"name": "lime", "sampling": "pool"}], ["pool"]),
+            (["lime", {"name": "kernel_shap", "sampling": "own"}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "sampling": "own"}, "occlusion"], ["pool", "own"]),
+            (["lime", {"name": "kernel_shap", "operator": "pad"}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "features": "tokens"}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "seed": 3}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "target": "logprob"}], ["pool", "pool"]),
+            (["kernel_shap", {"name": "lime", "compat": "lime"}], ["own", "own"]),
+            (
+                [
+                    {"name": "kernel_shap", "operator": "pad"},
+                    {"name": "kernel_shap", "id": "b", "operator": "pad", "target": "logprob"},
+                    {"name": "lime", "compat": "lime"},
+                ],
+                ["pool", "pool", "own"],
+            ),
+        ],
+    )
+    def test_samplers_share_a_pool_where_two_can(
+        self, explainers: list[Any], sampling: list[str]
+    ) -> None:
+        tasks = next(iter(plan_of(sweep(*explainers), EXAMPLES).pairs.values())).context.explainers
+        assert [t.params["sampling"] for t in tasks if "sampling" in t.params] == sampling
+        assert [t.pooled for t in tasks if "sampling" in t.params] == [
+            s == "pool" for s in sampling
+        ]
+
 
 class TestUnits:
     def test_shards_keep_order_and_lose_nothing(self) -> None:
