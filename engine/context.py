@@ -22,7 +22,7 @@ class ExplainerTask:
     Attributes:
         label: Its name in tables.
         name: The method.
-        params: The method's parameters.
+        params: The method's parameters, `sampling` decided.
         seed: Seed of the coalitions.
         class_rule: `predicted`, `gold` or `label:NAME`.
     """
@@ -41,6 +41,16 @@ class ExplainerTask:
     def compat(self) -> str | None:
         """The library whose results are reproduced, or None."""
         return self.params.get("compat")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether its coalitions are those of the shared pool."""
+        return self.params.get("sampling") == "pool"
+
+    @property
+    def space(self) -> tuple[str, str]:
+        """What explainers must have in common to share coalitions: features and operator."""
+        return self.feature_space, self.operator_name
 
     @property
     def method(self) -> str:

@@ -210,6 +210,9 @@ class ExplainerConfig(BaseModel):
     """The string of the `mask` and `neutral` operators."""
     target: Target = "log_odds"
     """What is explained of the label's log-probability."""
+    sampling: Literal["pool", "own"] | None = None
+    """Coalitions of lime and kernel_shap: `pool` are shared by features, operator and seed, `own`
+    the method's own. By default `pool` where two explainers share, occlusion counted."""
     class_: str = Field(default="predicted", alias="class")
     """The label whose row is reported: `predicted`, `gold`, or a label's name."""
     seed: int | None = Field(default=None, ge=0)
@@ -221,14 +224,18 @@ class ExplainerConfig(BaseModel):
         if self.name not in explainer_names():
             raise ValueError(unknown("explainer", self.name, explainer_names()))
         known = set(explainer_parameters(self.name)) - {"seed"}
+        if self.sampling is not None and "sampling" not in known:
+            raise ValueError(f"{self.name} has no `sampling`: only lime and kernel_shap have")
         settings = {f.alias or key for key, f in ExplainerConfig.model_fields.items()}
         for key in self.model_extra or {}:
             if key not in known:
                 raise ValueError(
-                    unknown(f"parameter of {self.name}", key, [*sorted(known), *sorted(settings)])
+                    unknown(f"parameter of {self.name}", key, sorted(known | settings))
                 )
         try:
-            build(self.name, **self.params)
+            build(
+                self.name, **self.params, **({"sampling": self.sampling} if self.sampling else {})
+            )
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self

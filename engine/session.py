@@ -22,7 +22,7 @@ from engine.errors import ExampleError
 from engine.explainers import build
 from engine.features import LIME_SPLIT, split_features
 from engine.masking import MaskedInputs, MaskedOn, Masker, Operator, masked_on
-from engine.metrics.faithfulness import Faithfulness
+from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.pool import CoalitionPool
 from engine.seeds import derive
 from engine.target import normalise, transform
@@ -121,10 +121,7 @@ class Session:
         if task.class_rule == "gold" and self.example.label is None:
             raise ExampleError("no_gold_label", "class: gold, but the example has no label")
         space = self._space_of(task)
-        seed = task.seed
-        if not task.compat:
-            seed = derive("explainer", seed, self.key, task.name, space.key)
-        explainer = build(task.name, **{**task.params, "seed": seed % 2**32})
+        explainer = build(task.name, **{**task.params, "seed": self._seed(task, space)})
         pool = self._pool(space, lambda v: self._value(v, task))
         missing = explainer.ask(pool)
         if len(missing):
@@ -149,7 +146,8 @@ class Session:
         started = time.perf_counter()
         plan = self.context.faithfulness
         seed = derive("random_orders", self.context.seed, self.key, space.key)
-        metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed)
+        baseline = self._baseline(task, space)
+        metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed, baseline)
         ranking = attribution.values[label]
         pool = self._pool(space, self._probabilities)
         consumer = f"metrics:{task.label}"
@@ -158,7 +156,7 @@ class Session:
             self._ask(consumer, space, missing)
             return
         rows = metric.fit(pool, ranking, label)
-        used = metric.ask(CoalitionPool(space.n_features), ranking)
+        used = metric.asked(ranking)
         self._use(consumer, space, used, time.perf_counter() - started)
         for row in rows:
             self.metrics.append(
@@ -171,6 +169,24 @@ class Session:
                     "definition_version": row.definition_version,
                 }
             )
+
+    def _seed(self, task: ExplainerTask, space: Space) -> int:
+        if task.compat:
+            return task.seed % 2**32
+        purpose = ("pool",) if task.pooled else ("explainer", task.name)
+        return derive(*purpose, task.seed, self.key, space.key) % 2**32
+
+    def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
+        """Return the pool of the task's space that its metrics find, if there is one."""
+        pooled = [t for t in self.context.explainers if t.pooled and t.space == task.space]
+        seeds = {t.seed: self._seed(t, space) for t in pooled[:1]}
+        samples = [
+            build(t.name, **t.params).pool_samples(space.n_features)
+            for t in pooled
+            if t.seed in seeds and space.n_features
+        ]
+        largest = max(samples, default=0)
+        return Baseline(seeds[pooled[0].seed], largest) if largest else None
 
     def _predict(self, raw: FloatCL) -> None:
         log_probs = raw[:-2]

@@ -61,7 +61,7 @@ def _table(definition: dict[str, Any]) -> str:
 def _methods() -> str:
     lines = ["| method | parameters with their defaults |", "|---|---|"]
     for name in names():
-        values = {k: v for k, v in parameters(name).items() if k != "seed"}
+        values = {k: v for k, v in parameters(name).items() if k not in ("seed", "sampling")}
         shown = ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in values.items())
         lines.append(f"| `{name}` | {shown or 'none'} |")
     return "\n".join(lines) + "\n"

@@ -13,11 +13,13 @@ from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
     check_integer,
+    check_sampling,
     ends,
     no_features,
     require_samples,
 )
-from engine.explainers.pairs import Pairs, paired_design
+from engine.explainers.pairs import Pairs, pair_sizes, paired_design
+from engine.explainers.pool_design import pool_design, smallest
 from engine.pool import CoalitionPool
 from engine.surrogate import ConstrainedFit, constrained_least_squares, scatter
 from engine.types import Attribution, BoolCF, FloatL, FloatLF
@@ -42,6 +44,8 @@ class KernelShap(Explainer):
             2^F. 2F + 2048 if None, as in shap. With `compat`: shap's `nsamples`, which doesn't
             count the empty and the full one.
         seed: Of the draws.
+        sampling: `own` as above; `pool` takes the coalitions of `engine.explainers.pool_design`,
+            which other explainers with the same seed share.
         compat: `shap` reproduces shap 0.51's `KernelExplainer` after `np.random.seed(seed)`; None
             is the default profile.
         l1_reg: Only with `compat`: shap's feature selection, `num_features(K)`, `aic`, `bic`, a
@@ -52,6 +56,7 @@ class KernelShap(Explainer):
 
     num_samples: int | None = None
     seed: int = 0
+    sampling: Literal["own", "pool"] = "own"
     compat: Literal["shap"] | None = None
     l1_reg: str | float | bool | None = None
 
@@ -60,6 +65,7 @@ class KernelShap(Explainer):
             check_integer(self.name, "num_samples", self.num_samples, 1)
         check_integer(self.name, "seed", self.seed, 0)
         check_choice(self.name, "compat", self.compat, (None, "shap"))
+        check_sampling(self.name, self.sampling, self.compat)
         if self.l1_reg is not None:
             compat_shap.check_selection(self.l1_reg)
             if self.compat is None and self.l1_reg is not False:
@@ -96,6 +102,11 @@ class KernelShap(Explainer):
             return no_features(pool)
         return self._fit_as_shap(pool) if self.compat else self._fit(pool)
 
+    def pool_samples(self, n_features: int) -> int:
+        """Return the budget where it suffices and comes from the pool, else 0."""
+        budget = self._budget(n_features)
+        return budget if self.sampling == "pool" and budget >= smallest(n_features) else 0
+
     def _budget(self, n_features: int) -> int:
         if self.num_samples is not None:
             return self.num_samples
@@ -103,8 +114,11 @@ class KernelShap(Explainer):
 
     def _design(self, n_features: int) -> Pairs:
         budget = self._budget(n_features)
-        smallest = min(2 * n_features + 2, 2**n_features)
-        require_samples(self.name, budget, n_features, smallest)
+        require_samples(self.name, budget, n_features, smallest(n_features))
+        if self.sampling == "pool":
+            pooled = pool_design(int(self.seed), n_features, budget)
+            weights = pooled.weights(pair_sizes(n_features).mass)
+            return Pairs(pooled.coalitions, weights, pooled.enumerated, pooled.strata, pooled.exact)
         return paired_design(int(self.seed), n_features, (min(budget, 2**n_features) - 2) // 2)
 
     def _fit(self, pool: CoalitionPool) -> Attribution:
@@ -121,7 +135,11 @@ class KernelShap(Explainer):
             evaluations=2 + 2 * len(half),
             std_error=_std_error(fit, design),
             residual=_residual(fit.coef, empty_L, full_L),
-            diagnostics={"exact": design.exact, "enumerated": 2 + 2 * design.enumerated},
+            diagnostics={
+                "exact": design.exact,
+                "enumerated": 2 + 2 * design.enumerated,
+                "sampling": self.sampling,
+            },
         )
 
     def _fit_as_shap(self, pool: CoalitionPool) -> Attribution:
