@@ -31,6 +31,11 @@ LOOKUPS = pa.schema(
 """Which rows of a request answer which coalitions; kept by the steps, never sent to a host."""
 
 
+def consumer_key(example: str, consumer: str) -> str:
+    """Return how lookups name a consumer of an example."""
+    return f"{example}\x1f{consumer}"
+
+
 def space_key(features: tuple[Feature, ...], operator: str) -> str:
     """Return the digest of a feature set and an operator."""
     spans = [[[s.field, s.start, s.end] for s in feature.spans] for feature in features]
@@ -39,10 +44,17 @@ def space_key(features: tuple[Feature, ...], operator: str) -> str:
 
 @dataclass(slots=True)
 class Answers:
-    """Pools by (example key, space key), and the errors of coalitions that could not be scored."""
+    """Pools by (example key, space key), and the errors of coalitions that could not be scored.
+
+    Attributes:
+        pools: By (example key, space key).
+        errors: By (example key, space key, coalition).
+        lookups: Of the rounds, in order (`LOOKUPS`).
+    """
 
     pools: dict[tuple[str, str], CoalitionPool] = field(default_factory=dict)
     errors: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
+    lookups: list[pa.Table] = field(default_factory=list)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""
@@ -73,6 +85,7 @@ class Answers:
 
     def add_round(self, lookups: pa.Table, reply: pa.Table) -> None:
         """Add the answers of one request."""
+        self.lookups.append(lookups)
         errors = reply.column("error").to_pylist()
         n_labels = next((len(r) for r in reply.column("log_probs").to_pylist() if r), 0)
         scores = np.full((len(errors), n_labels + 1), np.nan)

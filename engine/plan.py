@@ -15,6 +15,7 @@ from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
+from engine.guests.names import check_parameters, is_guest
 from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
 from engine.schema import FACTORS, SCHEMA_VERSION
 from engine.sections import unknown
@@ -243,6 +244,9 @@ def _pair(
 
 
 def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
+    for explainer in config.explainers:
+        if is_guest(explainer.name):
+            check_parameters(explainer.name, explainer.params)
     return tuple(
         ExplainerTask(
             label=e.label,

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import schema
-from engine.answers import LOOKUPS, Answers, evaluations_table
+from engine.answers import LOOKUPS, Answers, consumer_key, evaluations_table
 from engine.context import StepContext, Unit
 from engine.data import example_key
 from engine.pool import keys
@@ -147,7 +147,7 @@ def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table,
                         "coalition": coalition,
                         "sequence": row,
                         "tokens": len(ids[row]),
-                        "consumer": _consumer_key(session.example.id, ask.consumer),
+                        "consumer": consumer_key(session.example.id, ask.consumer),
                         "fresh": fresh,
                     }
                 )
@@ -158,10 +158,6 @@ def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table,
     )
     request = schema.score_request(examples, ids, hidden, task)
     return request, pa.Table.from_pylist(lookups, schema=LOOKUPS)
-
-
-def _consumer_key(example: str, consumer: str) -> str:
-    return f"{example}\x1f{consumer}"
 
 
 def _result(
@@ -207,7 +203,7 @@ def _timings(
     rows = []
     for session in replayed:
         for consumer, usage in session.usage.items():
-            key = _consumer_key(session.example.id, consumer)
+            key = consumer_key(session.example.id, consumer)
             count, tokens, seconds = new.get(key, (0, 0, 0.0))
             rows.append(
                 {
