@@ -230,7 +230,7 @@ class ExplainerConfig(BaseModel):
     @model_validator(mode="after")
     def _parameters_known(self) -> ExplainerConfig:
         if is_guest(self.name):
-            check_guest(self.name, self.params, self.model_fields_set)
+            check_guest(self.name, self.params, self.features, self.operator)
             return self
         if self.name not in explainer_names():
             raise ValueError(unknown("explainer", self.name, explainer_names()))

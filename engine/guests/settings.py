@@ -8,27 +8,26 @@ from typing import Any
 from engine.errors import ConfigError
 from engine.guests.names import asks, check_name, check_parameters, is_builtin, parameters
 
-_OF_FEATURES = ("features", "operator", "replacement")
 
-
-def check_guest(name: str, params: Mapping[str, Any], given: Collection[str]) -> None:
+def check_guest(name: str, params: Mapping[str, Any], features: str, operator: str) -> None:
     """Check a guest's name and, where it ships with the project, its parameters.
 
     Args:
         name: Of the explainer.
         params: Keys beside those that all explainers have.
-        given: Names of the keys that were set.
+        features: Of the explainer; left at its default where the guest splits by itself.
+        operator: The same, where it masks by itself.
 
     Raises:
         ValueError: One of them is wrong.
     """
     try:
-        _check(name, params, given)
+        _check(name, params, features, operator)
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
 
-def _check(name: str, params: Mapping[str, Any], given: Collection[str]) -> None:
+def _check(name: str, params: Mapping[str, Any], features: str, operator: str) -> None:
     check_name(name)
     if not is_builtin(name):
         return
@@ -38,8 +37,11 @@ def _check(name: str, params: Mapping[str, Any], given: Collection[str]) -> None
             raise ConfigError(f"{name} has no parameter {key!r}; it has {', '.join(sorted(known))}")
     check_parameters(name, params)
     if asks(name) == "texts":
-        for key in _OF_FEATURES:
-            if key in given:
+        for key, value, default in (
+            ("features", features, "words"),
+            ("operator", operator, "delete"),
+        ):
+            if value != default:
                 raise ConfigError(f"{name} splits and masks the text by itself: leave out `{key}`")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.config import dump_config, parse_config
 from engine.errors import ConfigError
 from engine.guests import names
 from tests.unit.engine.guests.own_guests import PLACE
@@ -50,6 +51,10 @@ class TestConfiguration:
             with pytest.raises(ConfigError, match="one of a, b"):
                 sweep(explainer, data__inputs=inputs, prompt__template=template)
         sweep("guest:shap.kernel", data__inputs=inputs, prompt__template=template)
+
+    def test_what_is_written_is_read_back(self) -> None:
+        config = sweep("guest:lime", {"name": f"{PLACE}:walk", "operator": "pad", "steps": 3})
+        assert parse_config(dump_config(config)) == config
 
     def test_a_users_module_is_not_imported_to_read_a_configuration(self) -> None:
         sweep("guest:no.such.module:explain")
