@@ -111,6 +111,11 @@ def list_rows(table: pa.Table, name: str) -> list[npt.NDArray[Any]]:
     return [values[start:end] for start, end in itertools.pairwise(offsets.tolist())]
 
 
+def consumer_key(example: str, consumer: str) -> str:
+    """Return how lookups name a consumer of an example."""
+    return f"{example}\x1f{consumer}"
+
+
 def space_key(features: tuple[Feature, ...], operator: str) -> str:
     """Return the digest of a feature set and an operator."""
     spans = [[[s.field, s.start, s.end] for s in feature.spans] for feature in features]
@@ -119,10 +124,17 @@ def space_key(features: tuple[Feature, ...], operator: str) -> str:
 
 @dataclass(slots=True)
 class Answers:
-    """Pools by (example key, space key), and the errors of coalitions that could not be scored."""
+    """Pools by (example key, space key), and the errors of coalitions that could not be scored.
+
+    Attributes:
+        pools: By (example key, space key).
+        errors: By (example key, space key, coalition).
+        lookups: Of the rounds, in order (`LOOKUPS`).
+    """
 
     pools: dict[tuple[str, str], CoalitionPool] = field(default_factory=dict)
     errors: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
+    lookups: list[pa.Table] = field(default_factory=list)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""
@@ -153,6 +165,7 @@ class Answers:
 
     def add_round(self, lookups: pa.Table, reply: pa.Table) -> None:
         """Add the answers of one request."""
+        self.lookups.append(lookups)
         failed = reply.column("error").is_valid().to_numpy()
         scores = _scores(reply, failed)
         for ask in read_lookups(lookups):

@@ -25,6 +25,8 @@ class ExplainerTask:
         params: The method's parameters, `sampling` decided.
         seed: Seed of the coalitions.
         class_rule: `predicted`, `gold` or `label:NAME`.
+        game: Names of features and operator in tables where they are not those of the settings:
+            of guests that split and mask by themselves.
     """
 
     label: str
@@ -36,6 +38,7 @@ class ExplainerTask:
     target: Target
     class_rule: str
     seed: int
+    game: tuple[str, str] | None = None
 
     @property
     def compat(self) -> str | None:
@@ -65,11 +68,15 @@ class ExplainerTask:
     @property
     def feature_space(self) -> str:
         """The feature space's name in tables."""
+        if self.game is not None:
+            return self.game[0]
         return "word_types" if self.bag_of_words else self.features
 
     @property
     def operator_name(self) -> str:
         """The operator's name in tables, with its string where it has one."""
+        if self.game is not None:
+            return self.game[1]
         keep = "delete:keep_separators" if self.operator == "delete" and self.compat else None
         if self.replacement is not None:
             return f"{self.operator}:{self.replacement}"

@@ -17,6 +17,7 @@ from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
 from engine.explainers import parameters as explainer_parameters
+from engine.guests.names import check_parameters, is_guest
 from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
 from engine.schema import FACTORS, SCHEMA_VERSION
 from engine.sections import unknown
@@ -245,6 +246,9 @@ def _pair(
 
 
 def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
+    for explainer in config.explainers:
+        if is_guest(explainer.name):
+            check_parameters(explainer.name, explainer.params)
     tasks = [
         ExplainerTask(
             label=e.label,

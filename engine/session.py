@@ -21,6 +21,9 @@ from engine.data import example_key
 from engine.errors import ExampleError
 from engine.explainers import build
 from engine.features import LIME_SPLIT, split_features
+from engine.guests.names import is_guest
+from engine.guests.run import explain_guest
+from engine.guests.texts import TextSpace
 from engine.masking import MaskedInputs, MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.pool import CoalitionPool
@@ -56,7 +59,7 @@ class Ask:
     """Coalitions of a space that a consumer needs values for, and what the model is shown."""
 
     consumer: str
-    space: Space
+    space: Space | TextSpace
     coalitions: BoolCF
     masked: MaskedInputs
 
@@ -120,6 +123,9 @@ class Session:
         started = time.perf_counter()
         if task.class_rule == "gold" and self.example.label is None:
             raise ExampleError("no_gold_label", "class: gold, but the example has no label")
+        if is_guest(task.name):
+            explain_guest(self, task, raw)
+            return
         space = self._space_of(task)
         explainer = build(task.name, **{**task.params, "seed": self._seed(task, space)})
         pool = self._pool(space, lambda v: self._value(v, task))
@@ -199,7 +205,8 @@ class Session:
                 {"feature": i, "start": s.start, "end": s.end, "field": s.field}
                 for i, s in enumerate(example.rationale)
             ]
-        self._use(PREDICTION, self._space("", (), Operator("delete"), "text"), None, 0.0)
+        space = self._space("", (), Operator("delete"), "text")
+        self._use(PREDICTION, space, space.full, 0.0)
         self.predictions.append(
             {
                 **self._identity(),
@@ -282,13 +289,15 @@ class Session:
             template=self.context.template,
             tokenizer=self.tokenizer,
         )
-        operator = Operator(
+        on = masked_on(task.features, task.operator)
+        return self._space(task.operator_name, features, self._operator(task), on)
+
+    def _operator(self, task: ExplainerTask) -> Operator:
+        return Operator(
             task.operator,
             task.replacement or "",
             keep_separators=task.compat is not None and task.operator == "delete",
         )
-        on = masked_on(task.features, task.operator)
-        return self._space(task.operator_name, features, operator, on)
 
     def _space(
         self, name: str, features: tuple[Feature, ...], operator: Operator, on: MaskedOn
@@ -320,18 +329,17 @@ class Session:
             return None
         return pool
 
-    def _ask(self, consumer: str, space: Space, coalitions: BoolCF) -> None:
+    def _ask(self, consumer: str, space: Space | TextSpace, coalitions: BoolCF) -> None:
         error = self.answers.error(self.key, space.key, coalitions)
         if error is not None:
             raise ExampleError("not_scored", error)
         masked = space.masker.apply(coalitions)
         self.asks.append(Ask(consumer, space, coalitions, masked))
 
-    def _use(self, consumer: str, space: Space, used: BoolCF | None, seconds: float) -> None:
+    def _use(self, consumer: str, space: Space | TextSpace, used: BoolCF, seconds: float) -> None:
         usage = self.usage.setdefault(consumer, Usage())
-        coalitions = space.full if used is None else used
-        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(coalitions)
-        usage.evaluations += len(coalitions)
+        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(used)
+        usage.evaluations += len(used)
         usage.tokens += int(raw[:, -1].sum())
         usage.seconds += seconds
 

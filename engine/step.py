@@ -14,7 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine import schema
-from engine.answers import Answers, Lookup, evaluations_table, lookups_table, read_lookups
+from engine.answers import (
+    Answers,
+    Lookup,
+    consumer_key,
+    evaluations_table,
+    lookups_table,
+    read_lookups,
+)
 from engine.context import StepContext, Unit
 from engine.data import example_key
 from engine.masking import MaskedInputs
@@ -195,7 +202,7 @@ def _lookups(
         fresh = np.zeros(len(row), dtype=bool)
         fresh[first_rows(row)] = True
         fresh &= first_ask[row] == number
-        consumer = _consumer_key(session.example.id, ask.consumer)
+        consumer = consumer_key(session.example.id, ask.consumer)
         yield Lookup(
             session.key,
             space.key,
@@ -209,10 +216,6 @@ def _lookups(
 
 def _no_rows(count: int) -> Ragged:
     return Ragged(np.zeros(0, dtype=np.int32), np.zeros(count + 1, dtype=np.int64))
-
-
-def _consumer_key(example: str, consumer: str) -> str:
-    return f"{example}\x1f{consumer}"
 
 
 def _result(
@@ -262,7 +265,7 @@ def _timings(
     rows = []
     for session in replayed:
         for consumer, usage in session.usage.items():
-            key = _consumer_key(session.example.id, consumer)
+            key = consumer_key(session.example.id, consumer)
             count, tokens, seconds = new.get(key, (0, 0, 0.0))
             rows.append(
                 {
