@@ -37,9 +37,9 @@ def lookups_of(
 def reply_of(count: int, n_labels: int = 2, errors: Sequence[int] = ()) -> pa.Table:
     scores = np.random.default_rng(9).normal(size=(count, n_labels)).astype(np.float32)
     return schema.score_reply(
-        [None if i in errors else row.tolist() for i, row in enumerate(scores)],
-        [None if i in errors else i / 4 for i in range(count)],
-        [f"row {i} failed" if i in errors else None for i in range(count)],
+        scores,
+        np.arange(count, dtype=np.float32) / 4,
+        {i: f"row {i} failed" for i in errors},
         COST,
     )
 
