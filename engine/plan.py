@@ -273,7 +273,7 @@ def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
 
 
 def _samples(task: ExplainerTask) -> bool:
-    return "sampling" in explainer_parameters(task.name)
+    return not is_guest(task.name) and "sampling" in explainer_parameters(task.name)
 
 
 def _sampling(task: ExplainerTask, tasks: Sequence[ExplainerTask], given: Sequence[Any]) -> str:
