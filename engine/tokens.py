@@ -5,7 +5,6 @@ Steps run in tasks that get the text of a `tokenizer.json`; no model library is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +16,7 @@ from engine.errors import ModelError
 BYTES = "bytes"
 """The spec of `ByteTokenizer`."""
 
-_LOADED: dict[str, JsonTokenizer] = {}  # by the digest of the spec, oldest first
+_LOADED: dict[str, JsonTokenizer] = {}  # by the spec, whose hash Python keeps; oldest first
 _MOST_LOADED = 8
 
 
@@ -122,13 +121,12 @@ def load_tokenizer(spec: str) -> Tokenizer:
     """
     if spec == BYTES:
         return ByteTokenizer()
-    digest = hashlib.sha256(spec.encode()).hexdigest()
-    tokenizer = _LOADED.get(digest)
+    tokenizer = _LOADED.get(spec)
     if tokenizer is None:
         tokenizer = JsonTokenizer(spec)
         if len(_LOADED) >= _MOST_LOADED:
             _LOADED.pop(next(iter(_LOADED)), None)
-        _LOADED[digest] = tokenizer
+        _LOADED[spec] = tokenizer
     return tokenizer
 
 
