@@ -1,0 +1,1 @@
+"""`rayxai bench`: measurements against the alternatives."""
