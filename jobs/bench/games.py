@@ -87,9 +87,8 @@ def _score(
     score: Callable[[pa.Table], pa.Table],
 ) -> FloatCL:
     task = schema.ScoreTask(tuple(tuple(ids) for ids in context.labels.token_ids))
-    reply = score(
-        schema.score_request([0] * len(sequences), sequences, [None] * len(sequences), task)
-    )
+    rows = len(sequences)
+    reply = score(schema.score_request([0] * rows, sequences, [None] * rows, task))
     for error in reply.column("error").to_pylist():
         if error is not None:
             raise RuntimeError(f"the host can't score a text of the bench: {error}")
