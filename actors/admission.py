@@ -9,16 +9,21 @@ from concurrent.futures import Future
 
 import pyarrow as pa
 
-from actors.backend import Backend, BackendOutOfMemoryError, HostInfo, HostStats
-from actors.requests import Batch, Pending, admit, hand_out, pack
+from actors.backend import Backend, HostInfo, HostStats
+from actors.memory import ScoreMemory
+from actors.requests import Group, Pending, admit, groups
 
 ADMIT_TOKENS = 65_536
 """Prompt tokens taken from the queue at a time: large enough to sort and deduplicate across
 requests, small enough that a request that comes later doesn't wait long for its turn."""
 
 
+REMEMBER = 1_000_000
+"""Answers a host keeps; some 50 MB with two labels."""
+
+
 class AdmissionQueue:
-    """Packs waiting requests into batches on a thread of its own.
+    """Hands waiting requests to a model together, on a thread of its own.
 
     The thread loads the model and is the only one to call it: OpenMP keeps its number of threads
     per thread, so a model loaded here and called there would run on the wrong number.
@@ -26,10 +31,14 @@ class AdmissionQueue:
     Args:
         backend: The model.
         admit_tokens: Prompt tokens taken from the queue at a time; at least one request is.
+        remember: Most answers kept for prompts that come again; 0 for none.
     """
 
-    def __init__(self, backend: Backend, admit_tokens: int = ADMIT_TOKENS) -> None:
+    def __init__(
+        self, backend: Backend, admit_tokens: int = ADMIT_TOKENS, remember: int = REMEMBER
+    ) -> None:
         self._backend = backend
+        self._memory = ScoreMemory(remember)
         self._admit_tokens = admit_tokens
         self._waiting: deque[Pending] = deque()
         self._current: list[Pending] = []
@@ -110,7 +119,7 @@ class AdmissionQueue:
                 tokens += self._current[-1].tokens
             self._count(
                 requests=len(self._current),
-                sequences=sum(len(request.sequences) for request in self._current),
+                sequences=sum(request.batch.n_rows for request in self._current),
                 tokens_asked=tokens,
             )
             return True
@@ -119,59 +128,41 @@ class AdmissionQueue:
         for request in self._current:
             self._check(request)
         open_requests = [request for request in self._current if not request.future.done()]
-        for batch in pack(open_requests, self._backend.batch_tokens):
+        for group in groups(open_requests):
             if self._stopped:
                 return
-            self._score(batch)
-            for request in batch.requests():
-                request.resolve(numerics)
+            self._score(group)
+            for part in group.parts:
+                part.request.resolve(numerics)
         for request in open_requests:  # those without a row that could be scored
             request.resolve(numerics)
 
     def _check(self, request: Pending) -> None:
-        for index, sequence in enumerate(request.sequences):
-            try:
-                self._backend.check(sequence, request.task)
-            except ValueError as error:
-                request.refuse(index, str(error))
-            except Exception as error:  # not the row but the task is wrong: its caller is told
-                request.fail(error)
-                return
+        try:
+            request.refuse(self._backend.check(request.batch, request.task))
+        except Exception as error:  # not a row but the task is wrong: its caller is told
+            request.fail(error)
 
-    def _score(self, batch: Batch) -> None:
-        """Score a batch, in halves where it doesn't fit; its failure fails its requests only."""
-        if all(request.future.done() for request in batch.requests()):
+    def _score(self, group: Group) -> None:
+        """Score a group; its failure fails its requests only."""
+        if all(part.request.future.done() for part in group.parts):
             return
         started = time.perf_counter()
         try:
-            scores = self._backend.score(batch.sequences, batch.task, batch.prefix)
-        except BackendOutOfMemoryError as error:
-            self._halve(batch, str(error))
+            scores, remembered = self._memory.score(self._backend, group.batch, group.task)
         except Exception as error:
-            for request in batch.requests():
-                request.fail(error)
-        else:
-            seconds = time.perf_counter() - started
-            hand_out(batch, scores, seconds)
-            self._count(
-                sequences_computed=len(batch.sequences),
-                tokens_computed=scores.tokens_computed,
-                busy_seconds=seconds,
-            )
-
-    def _halve(self, batch: Batch, reason: str) -> None:
-        n_sequences = len(batch.sequences)
-        if n_sequences == 1:
-            tokens = len(batch.sequences[0].ids)
-            for request, index in batch.rows[0]:
-                request.refuse(
-                    index,
-                    f"a text of {tokens} tokens does not fit into the host's memory ({reason}); "
-                    "use a smaller precision or a device with more memory",
-                )
+            for part in group.parts:
+                part.request.fail(error)
             return
-        self._score(batch.part(range(n_sequences // 2)))
-        self._score(batch.part(range(n_sequences // 2, n_sequences)))
+        seconds = time.perf_counter() - started
+        group.hand_out(scores, seconds)
+        self._count(
+            sequences_computed=scores.sequences_computed,
+            sequences_remembered=remembered,
+            tokens_computed=scores.tokens_computed,
+            tokens_distinct=scores.tokens_distinct,
+            busy_seconds=seconds,
+        )
 
     def _count(self, **added: float) -> None:
         with self._changed:

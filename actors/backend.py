@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from actors.batching import ScoreSequence
+from engine.ragged import Ragged
 from engine.schema import ScoreTask
 
 
@@ -77,6 +77,9 @@ class HostStats(NamedTuple):
         sequences_computed: Sequences that went through the model; fewer where some were the same.
         tokens_asked: Prompt tokens of the sequences asked for.
         tokens_computed: Tokens that went through the model, padding included.
+        tokens_distinct: Distinct prefixes within what was scored together: the floor of exact
+            scoring.
+        sequences_remembered: Sequences answered from the host's memory of earlier requests.
         busy_seconds: Time in the model.
         queue_depth: Requests without an answer, those being scored included.
         queue_tokens: Their prompt tokens.
@@ -87,36 +90,62 @@ class HostStats(NamedTuple):
     sequences_computed: int = 0
     tokens_asked: int = 0
     tokens_computed: int = 0
+    tokens_distinct: int = 0
+    sequences_remembered: int = 0
     busy_seconds: float = 0.0
     queue_depth: int = 0
     queue_tokens: int = 0
 
 
-class Scores(NamedTuple):
-    """Answers for one batch.
+class SequenceBatch(NamedTuple):
+    """S prompts.
 
     Attributes:
-        log_probs: Of the label strings under the full vocabulary [B, L].
-        log_z: Log of the sum of exponentiated logits where the first label token is read [B].
+        sequences: Token ids.
+        hidden: Positions of each prompt that nothing attends to, ascending; None where none is.
+    """
+
+    sequences: Ragged
+    hidden: Ragged | None
+
+    @property
+    def n_rows(self) -> int:
+        """S."""
+        return self.sequences.n_rows
+
+    def take(self, rows: npt.ArrayLike) -> SequenceBatch:
+        """Return some of the prompts."""
+        hidden = None if self.hidden is None else self.hidden.take(rows)
+        return SequenceBatch(self.sequences.take(rows), hidden)
+
+
+class Scores(NamedTuple):
+    """Answers to S prompts.
+
+    Attributes:
+        log_probs: Of the label strings under the full vocabulary [S, L].
+        log_z: Log of the sum of exponentiated logits where the first label token is read [S].
         tokens_computed: Tokens that went through the model, padding included.
+        tokens_distinct: Distinct prefixes of the prompts and labels: the fewest tokens that exact
+            scoring computes.
+        sequences_computed: Prompts that went through the model; fewer than S where some are equal.
+        errors: Row -> why it could not be scored; its scores have no meaning.
     """
 
     log_probs: npt.NDArray[np.float32]
     log_z: npt.NDArray[np.float32]
     tokens_computed: int
+    tokens_distinct: int
+    sequences_computed: int
+    errors: Mapping[int, str] = {}
 
 
 class BackendOutOfMemoryError(Exception):
-    """A batch didn't fit; the queue tries again with halves."""
+    """A batch didn't fit into memory."""
 
 
 class Backend(Protocol):
     """A model. Every method but `__init__` is called from one thread, the scorer's."""
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens of a batch, padding included."""
-        ...
 
     def load(self) -> HostInfo:
         """Load the model; called once, first.
@@ -126,22 +155,16 @@ class Backend(Protocol):
         """
         ...
 
-    def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:
-        """Raise ValueError where this one sequence can't be scored: it becomes its row's error."""
-        ...
-
-    def score(self, sequences: Sequence[ScoreSequence], task: ScoreTask, prefix: int) -> Scores:
-        """Score a batch of checked sequences.
-
-        Args:
-            sequences: B distinct sequences.
-            task: Label tokens and adapter.
-            prefix: Number of first tokens that are the same in all sequences of this batch and of
-                the batches that go with it, none hidden: worth computing once. May be ignored.
+    def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:
+        """Return row -> error of the prompts that can't be scored.
 
         Raises:
-            BackendOutOfMemoryError: The batch doesn't fit into memory.
+            ModelError: The task itself can't be served.
         """
+        ...
+
+    def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
+        """Score checked prompts, equal ones among them; batches are the backend's own affair."""
         ...
 
 

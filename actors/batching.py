@@ -20,13 +20,6 @@ class ScoreSequence(NamedTuple):
     hidden: Ids = ()
 
 
-def dedupe(sequences: Sequence[ScoreSequence]) -> tuple[list[ScoreSequence], list[int]]:
-    """Return the distinct sequences in order of first sight, and each input's index among them."""
-    index: dict[ScoreSequence, int] = {}
-    places = [index.setdefault(sequence, len(index)) for sequence in sequences]
-    return list(index), places
-
-
 def by_length(sequences: Sequence[ScoreSequence]) -> list[int]:
     """Return the indices of `sequences` from short to long.
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.analytic import AnalyticModel, analytic_model, words_of
-from actors.backend import HostInfo, HostSpec, Scores, digest_text
-from actors.batching import ScoreSequence
+from actors.backend import HostInfo, HostSpec, Scores, SequenceBatch, digest_text
+from actors.batching import Ids, ScoreSequence
+from actors.bucketed import BatchScores, score_in_buckets
 from engine.errors import ConfigError, ModelError
+from engine.ragged import Ragged
 from engine.schema import ScoreTask
 
 MAX_TOKENS = 4096
@@ -21,7 +25,7 @@ BATCH_TOKENS = 8192
 
 _MODEL_OPTIONS = {"bias", "weights", "groups"}
 _HOST_OPTIONS = {"noise", "seconds_per_token", "fail_on", "crash_on", "max_tokens"}
-_OPTIONS = _MODEL_OPTIONS | _HOST_OPTIONS | {"batch_tokens", "admit_tokens"}
+_OPTIONS = _MODEL_OPTIONS | _HOST_OPTIONS | {"batch_tokens", "admit_tokens", "remember"}
 
 
 class FakeBackend:
@@ -76,8 +80,8 @@ class FakeBackend:
             max_tokens=self._max_tokens,
         )
 
-    def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:
-        """Raise ValueError for a prompt that is empty, too long, no bytes, or planted to fail."""
+    def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:
+        """Return the errors of prompts that are empty, too long, no bytes, or planted to fail."""
         if task.adapter:
             raise ModelError(f"{self._spec.model} takes no adapter; run it without one")
         if len(task.label_ids) != self._model.n_labels:
@@ -85,31 +89,49 @@ class FakeBackend:
                 f"{self._spec.model} answers for {self._model.n_labels} labels, the prompt has "
                 f"{len(task.label_ids)}; give a list of weights a word for more than two"
             )
-        if not sequence.ids:
-            raise ValueError("the prompt is empty")
-        if len(sequence.ids) > self._max_tokens:
-            raise ValueError(
-                f"the prompt has {len(sequence.ids)} tokens, the model takes {self._max_tokens}"
+        lengths, flat = batch.sequences.lengths, batch.sequences.flat
+        errors = dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "the prompt is empty")
+        for row in np.flatnonzero(lengths > self._max_tokens).tolist():
+            errors[row] = (
+                f"the prompt has {lengths[row]} tokens, the model takes {self._max_tokens}"
             )
-        if min(sequence.ids) < 0 or max(sequence.ids) > 255:
-            raise ValueError("the prompt has token ids outside 0..255: use the tokenizer `bytes`")
-        if self._fail_on and self._fail_on in words_of(_text(sequence)):
-            raise ValueError(f"the prompt has the word {self._fail_on!r}, which is set to fail")
+        for place in np.flatnonzero((flat < 0) | (flat > 255)).tolist():
+            row = int(np.searchsorted(batch.sequences.offsets, place, side="right")) - 1
+            errors[row] = "the prompt has token ids outside 0..255: use the tokenizer `bytes`"
+        if self._fail_on:
+            for row, text in enumerate(_texts(batch)):
+                if row not in errors and self._fail_on in words_of(text):
+                    errors[row] = f"the prompt has the word {self._fail_on!r}, which is set to fail"
+        return errors
 
-    def score(self, sequences: Sequence[ScoreSequence], task: ScoreTask, prefix: int) -> Scores:
-        """Return the analytic log-probabilities [B, L]; log Z is 0, all mass is on the labels."""
-        texts = [_text(sequence) for sequence in sequences]
-        if self._crash_on and any(self._crash_on in words_of(text) for text in texts):
+    def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
+        """Return the analytic log-probabilities [S, L]; log Z is 0, all mass is on the labels."""
+        if self._crash_on and any(self._crash_on in words_of(text) for text in _texts(batch)):
             os._exit(1)
-        log_probs = np.array([self._model.log_probs(text) for text in texts], dtype=np.float64)
-        tokens = sum(len(sequence.ids) for sequence in sequences)
-        if self._noise:
-            log_probs += self._noise * _batch_noise(sequences, log_probs.shape)
+        tokens = len(batch.sequences.flat)
         if self._seconds_per_token:
             time.sleep(self._seconds_per_token * tokens)
-        return Scores(
-            log_probs.astype(np.float32), np.zeros(len(sequences), dtype=np.float32), tokens
-        )
+        if self._noise:
+            return score_in_buckets(self._noisy, batch, task.label_ids, self.batch_tokens)
+        log_probs = self._log_probs(batch)
+        none = np.zeros(batch.n_rows, dtype=np.float32)
+        return Scores(log_probs.astype(np.float32), none, tokens, tokens, batch.n_rows)
+
+    def _log_probs(self, batch: SequenceBatch) -> npt.NDArray[np.float64]:
+        rows = [self._model.log_probs(text) for text in _texts(batch)]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), self._model.n_labels)
+
+    def _noisy(
+        self, prompts: list[ScoreSequence], label_ids: Sequence[Ids], prefix: int
+    ) -> BatchScores:
+        """Score one batch, with an error that is a function of the whole of it."""
+        ids = Ragged.of([prompt.ids for prompt in prompts])
+        hidden = Ragged.of([prompt.hidden for prompt in prompts])
+        log_probs = self._log_probs(SequenceBatch(ids, hidden))
+        seed = int.from_bytes(hashlib.sha256(repr(prompts).encode()).digest()[:8], "little")
+        noise = np.random.default_rng(seed).uniform(-1.0, 1.0, log_probs.shape)
+        none = np.zeros(len(prompts), dtype=np.float32)
+        return (log_probs + self._noise * noise).astype(np.float32), none, len(ids.flat)
 
 
 def fake_digest(model: str, options: Mapping[str, Any]) -> str:
@@ -122,20 +144,14 @@ def fake_digest(model: str, options: Mapping[str, Any]) -> str:
     return digest_text(f"{analytic_model(model, options).digest()} {rest}")
 
 
-def _text(sequence: ScoreSequence) -> str:
-    content = bytearray(sequence.ids)
-    for position in sequence.hidden:
-        content[position] = ord(" ")
-    return content.decode(errors="replace")
-
-
-def _batch_noise(
-    sequences: Sequence[ScoreSequence], shape: tuple[int, ...]
-) -> np.ndarray[Any, Any]:
-    """Return numbers in [−1, 1] that are a function of the whole batch."""
-    content = repr(list(sequences)).encode()
-    seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
-    return np.random.default_rng(seed).uniform(-1.0, 1.0, shape)
+def _texts(batch: SequenceBatch) -> list[str]:
+    """Return the prompts as texts, hidden bytes as spaces."""
+    content = batch.sequences.flat.astype(np.uint8)
+    if batch.hidden is not None:
+        rows = np.repeat(np.arange(batch.n_rows), batch.hidden.lengths)
+        content[batch.sequences.offsets[rows] + batch.hidden.flat] = ord(" ")
+    data, bounds = content.tobytes(), batch.sequences.offsets.tolist()
+    return [data[a:b].decode(errors="replace") for a, b in itertools.pairwise(bounds)]
 
 
 def _count(model: AnalyticModel) -> int:

@@ -7,10 +7,22 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from actors.backend import BackendOutOfMemoryError, HostInfo, HostSpec, Scores, digest_text
-from actors.batching import ScoreSequence
+import numpy as np
+import numpy.typing as npt
+
+from actors.backend import (
+    BackendOutOfMemoryError,
+    HostInfo,
+    HostSpec,
+    Scores,
+    SequenceBatch,
+    digest_text,
+)
+from actors.batching import Ids, ScoreSequence
+from actors.bucketed import BatchScores, score_in_buckets
 from actors.loader import load_model, model_window, resolve_model
-from actors.self_check import make_scorer, prepack_checked, vocabulary_size
+from actors.out_of_memory import free_memory, is_out_of_memory
+from actors.self_check import make_scorer, packing_checked, prepack_checked, vocabulary_size
 from engine.errors import ConfigError, ModelError
 from engine.schema import ScoreTask
 
@@ -18,6 +30,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from actors.label_scorer import LabelScorer
+    from actors.packed_forward import PackedForward
+
+Rows = npt.NDArray[np.int64]
 
 CPU_BATCH_TOKENS = 2048
 """Measured on two cores at 512, 1024 and 2048 tokens: docs/models.md."""
@@ -25,15 +40,16 @@ CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32_768
 PREFIXES_KEPT = 8
 
-_OPTIONS = frozenset({"batch_tokens", "prefix_cache", "prepack", "admit_tokens"})
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OPTIONS = frozenset(
+    {"batch_tokens", "prefix_cache", "prepack", "packing", "admit_tokens", "remember"}
+)
 
 
 class TransformersBackend:
     """A causal language model behind the contract of a host.
 
     Args:
-        spec: Options: `batch_tokens`, `prefix_cache`, `prepack`.
+        spec: Options: `batch_tokens`, `prefix_cache`, `prepack`, `packing`.
 
     Raises:
         ConfigError: An option is unknown.
@@ -47,7 +63,11 @@ class TransformersBackend:
                 f"{', '.join(sorted(_OPTIONS))}"
             )
         self._spec = spec
+        self.model: PreTrainedModel | None = None
         self._scorer: LabelScorer | None = None
+        self._packed: PackedForward | None = None
+        self._packed_below: int | None = None
+        self._takes_positions = False
         self._max_tokens: int | None = None
         self._vocabulary = 0
         self.batch_tokens = int(spec.options.get("batch_tokens", CPU_BATCH_TOKENS))
@@ -70,7 +90,7 @@ class TransformersBackend:
             # of the calling thread: OpenMP would otherwise follow the OMP_NUM_THREADS that Ray sets
             torch.set_num_threads(self._spec.threads)
         source = resolve_model(self._spec.model)
-        model = load_model(source, self._spec.precision, self._spec.device)
+        self.model = model = load_model(source, self._spec.precision, self._spec.device)
         if model.device.type == "cuda" and "batch_tokens" not in self._spec.options:
             self.batch_tokens = GPU_BATCH_TOKENS
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))
@@ -78,6 +98,12 @@ class TransformersBackend:
         self._scorer, scorer = make_scorer(model, kept)
         if self._spec.options.get("prepack", True) and prepack_checked(model, self._scorer):
             scorer = f"{scorer}+prepacked"
+        self._takes_positions = self._scorer.takes_positions
+        if self._spec.options.get("packing", True):
+            packed = packing_checked(model, self._scorer.reading, kept)
+            if packed is not None:
+                self._packed, self._packed_below = packed
+                scorer = f"packed+{scorer}"
         self._max_tokens = model_window(model.config)
         self._vocabulary = vocabulary_size(model)
         numerics = _numerics(model, scorer)
@@ -95,50 +121,80 @@ class TransformersBackend:
             threads=torch.get_num_threads(),
         )
 
-    def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:
-        """Raise ValueError for a prompt that is empty, too long, or outside the vocabulary."""
+    def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:
+        """Return the errors of prompts that are empty, too long, or outside the vocabulary."""
         if task.adapter:
             raise ModelError(
                 f"this host of {self._spec.model} has no adapter {task.adapter}: run without one"
             )
-        if not sequence.ids:
-            raise ValueError("the prompt is empty")
-        longest = len(sequence.ids) + max(map(len, task.label_ids)) - 1
-        if self._max_tokens and longest > self._max_tokens:
-            raise ValueError(
-                f"the prompt and its label have {longest} tokens, the model takes "
-                f"{self._max_tokens}: shorten the text or the template"
-            )
-        if min(sequence.ids) < 0 or max(sequence.ids) >= self._vocabulary:
-            raise ValueError(
+        errors: dict[int, str] = {}
+        lengths = batch.sequences.lengths
+        longest = lengths + max(map(len, task.label_ids)) - 1
+        if self._max_tokens:
+            for row in np.flatnonzero(longest > self._max_tokens).tolist():
+                errors[row] = (
+                    f"the prompt and its label have {longest[row]} tokens, the model takes "
+                    f"{self._max_tokens}: shorten the text or the template"
+                )
+        flat = batch.sequences.flat
+        for place in np.flatnonzero((flat < 0) | (flat >= self._vocabulary)).tolist():
+            row = int(np.searchsorted(batch.sequences.offsets, place, side="right")) - 1
+            errors[row] = (
                 f"the prompt has token ids outside the vocabulary of {self._vocabulary}: the "
                 "tokenizer belongs to another model"
             )
-        if sequence.hidden and not self._scorer_or_raise().takes_positions:
-            raise ValueError(
-                "this model family takes no position ids, so positions can't be hidden: use "
-                "another masking operator than pad"
-            )
+        if batch.hidden is not None and not self._takes_positions:
+            for row in np.flatnonzero(batch.hidden.lengths).tolist():
+                errors[row] = (
+                    "this model family takes no position ids, so positions can't be hidden: use "
+                    "another masking operator than pad"
+                )
+        return errors | dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "the prompt is empty")
 
-    def score(self, sequences: Sequence[ScoreSequence], task: ScoreTask, prefix: int) -> Scores:
-        """Score a batch of checked prompts."""
+    def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
+        """Score checked prompts: packed, or in padded batches where that can't be."""
+        assert self._scorer is not None, "load the model before asking it for scores"
+        if self._packed is None:
+            return self._in_buckets(batch, task)
+        limit = self._packed_below
+        if limit is None or not (long := batch.sequences.lengths >= limit).any():
+            return self._packed.score(batch, task.label_ids)
+        short, rest = np.flatnonzero(~long), np.flatnonzero(long)
+        packed = self._packed.score(batch.take(short), task.label_ids)
+        return _interleaved(packed, short, self._in_buckets(batch.take(rest), task), rest)
+
+    def _in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
+        return score_in_buckets(self._padded, batch, task.label_ids, self.batch_tokens)
+
+    def _padded(
+        self, prompts: list[ScoreSequence], label_ids: Sequence[Ids], prefix: int
+    ) -> BatchScores:
         import torch
 
+        assert self._scorer is not None
         try:
-            return self._scorer_or_raise().score(sequences, task.label_ids, prefix)
+            return self._scorer.score(prompts, label_ids, prefix)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not any(words in str(error).lower() for words in _NO_MEMORY):
+            if not is_out_of_memory(error):
                 raise
             message = str(error).splitlines()[0]
         # outside the handler: its traceback would hold the batch's tensors while they are halved
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         raise BackendOutOfMemoryError(message)
 
-    def _scorer_or_raise(self) -> LabelScorer:
-        if self._scorer is None:
-            raise RuntimeError("load the model before asking it for scores")
-        return self._scorer
+
+def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:
+    """Return the scores of two parts of a batch as those of the whole."""
+    order = np.argsort(np.concatenate([rows_a, rows_b]))
+    errors = {int(rows_b[i]): message for i, message in b.errors.items()}
+    return Scores(
+        np.concatenate([a.log_probs, b.log_probs])[order],
+        np.concatenate([a.log_z, b.log_z])[order],
+        a.tokens_computed + b.tokens_computed,
+        a.tokens_distinct + b.tokens_distinct,
+        a.sequences_computed + b.sequences_computed,
+        errors | {int(rows_a[i]): message for i, message in a.errors.items()},
+    )
 
 
 def _bytes(model: PreTrainedModel) -> int:

@@ -10,7 +10,7 @@ import threading
 
 import pyarrow as pa
 
-from actors.admission import ADMIT_TOKENS, AdmissionQueue
+from actors.admission import ADMIT_TOKENS, REMEMBER, AdmissionQueue
 from actors.backend import Backend, HostInfo, HostSpec, HostStats
 from engine.errors import ConfigError
 
@@ -29,7 +29,8 @@ class Host:
 
     def __init__(self, spec: HostSpec) -> None:
         admit_tokens = int(spec.options.get("admit_tokens", ADMIT_TOKENS))
-        self._queue = AdmissionQueue(make_backend(spec), admit_tokens)
+        remember = int(spec.options.get("remember", REMEMBER))
+        self._queue = AdmissionQueue(make_backend(spec), admit_tokens, remember)
         self._loading = threading.Lock()
         self._started = False
         self._info: HostInfo | None = None

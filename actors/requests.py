@@ -1,26 +1,22 @@
-"""Requests on their way through a host: from tables to batches and back to replies."""
+"""Requests on their way through a host: from tables to groups that are scored, and to replies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from actors.backend import Scores
-from actors.batching import (
-    Ids,
-    ScoreSequence,
-    by_length,
-    continuations,
-    dedupe,
-    shared_prefix,
-    token_batches,
-    tokens_to_run,
-)
+from actors.backend import Scores, SequenceBatch
+from actors.batching import continuations
+from engine.ragged import Ragged, concatenate
 from engine.schema import ScoreCost, ScoreTask, score_reply, task_of
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(eq=False, slots=True)
@@ -28,33 +24,40 @@ class Pending:
     """A request, the answers it has so far, and who waits for them.
 
     Attributes:
+        examples: Index of each row's example in its unit [S].
+        log_probs: Answers [S, L].
+        log_z: Answers [S].
+        errors: Row -> why it can't be scored.
         missing: Rows without an answer.
         seconds: Its share of the model's time so far.
         tokens_computed: Its share of the computed tokens so far.
     """
 
     task: ScoreTask
-    examples: list[int]
-    sequences: list[ScoreSequence]
-    continuations: list[Ids]
-    tokens: int
+    examples: npt.NDArray[np.int32]
+    batch: SequenceBatch
+    log_probs: npt.NDArray[np.float32]
+    log_z: npt.NDArray[np.float32]
+    missing: int
     future: Future[pa.Table] = field(default_factory=Future)
-    log_probs: list[Sequence[float] | None] = field(default_factory=list)
-    log_z: list[float | None] = field(default_factory=list)
-    errors: list[str | None] = field(default_factory=list)
-    missing: int = 0
+    errors: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
     tokens_computed: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Prompt tokens of all rows."""
+        return len(self.batch.sequences.flat)
 
     def fail(self, error: BaseException) -> None:
         """Answer the whole request with an error."""
         if not self.future.done():
             self.future.set_exception(error)
 
-    def refuse(self, row: int, message: str) -> None:
-        """Answer one row with an error."""
-        self.errors[row] = message
-        self.missing -= 1
+    def refuse(self, errors: Mapping[int, str]) -> None:
+        """Answer rows with errors."""
+        self.errors.update(errors)
+        self.missing -= len(errors)
 
     def resolve(self, numerics: str) -> None:
         """Hand the reply over once every row has its answer."""
@@ -64,35 +67,44 @@ class Pending:
         self.future.set_result(score_reply(self.log_probs, self.log_z, self.errors, cost))
 
 
-class Row(NamedTuple):
-    """A row of a request."""
+class Part(NamedTuple):
+    """Rows of one request."""
 
     request: Pending
-    place: int
+    rows: Rows
 
 
-class Batch(NamedTuple):
-    """Distinct sequences of one task, and the rows that wait for each.
+class Group(NamedTuple):
+    """Rows of several requests that are scored together.
 
     Attributes:
-        prefix: Number of first tokens that all sequences share with those they go with.
+        batch: Their sequences, part after part.
     """
 
     task: ScoreTask
-    sequences: list[ScoreSequence]
-    rows: list[list[Row]]
-    prefix: int
+    parts: list[Part]
+    batch: SequenceBatch
 
-    def part(self, indices: Iterable[int]) -> Batch:
-        """Return a batch of some of the sequences."""
-        chosen = list(indices)
-        return self._replace(
-            sequences=[self.sequences[i] for i in chosen], rows=[self.rows[i] for i in chosen]
-        )
-
-    def requests(self) -> list[Pending]:
-        """Return the requests that wait for this batch, each once."""
-        return list(dict.fromkeys(row.request for rows in self.rows for row in rows))
+    def hand_out(self, scores: Scores, seconds: float) -> None:
+        """Give every row its answer; the cost is shared by the length of the sequences."""
+        lengths = self.batch.sequences.lengths.astype(np.float64)
+        total = max(float(lengths.sum()), 1.0)
+        start = 0
+        for request, rows in self.parts:
+            own = slice(start, start + len(rows))
+            start += len(rows)
+            request.log_probs[rows] = scores.log_probs[own]
+            request.log_z[rows] = scores.log_z[own]
+            failed = {
+                int(rows[i - own.start]): message
+                for i, message in scores.errors.items()
+                if own.start <= i < own.stop
+            }
+            request.errors.update(failed)
+            request.missing -= len(rows)
+            share = float(lengths[own].sum()) / total
+            request.seconds += seconds * share
+            request.tokens_computed += scores.tokens_computed * share
 
 
 def admit(request: pa.Table) -> Pending:
@@ -102,72 +114,55 @@ def admit(request: pa.Table) -> Pending:
         ValueError: The task has no label, or a label without tokens.
     """
     task = task_of(request)
-    columns = (request.column(name).to_pylist() for name in ("ids", "hidden"))
-    sequences = [
-        ScoreSequence(tuple(ids), tuple(sorted(hidden or ())))
-        for ids, hidden in zip(*columns, strict=True)
-    ]
-    n_rows = len(sequences)
+    continuations(task.label_ids)  # checks the labels
+    hidden = request.column("hidden")
+    batch = SequenceBatch(
+        Ragged.from_arrow(request.column("ids")),
+        None if hidden.null_count == len(hidden) else Ragged.from_arrow(hidden),
+    )
+    n_rows = request.num_rows
     return Pending(
         task=task,
-        examples=request.column("example").to_pylist(),
-        sequences=sequences,
-        continuations=continuations(task.label_ids),
-        tokens=sum(len(sequence.ids) for sequence in sequences),
-        log_probs=[None] * n_rows,
-        log_z=[None] * n_rows,
-        errors=[None] * n_rows,
+        examples=request.column("example").to_numpy(),
+        batch=batch,
+        log_probs=np.full((n_rows, len(task.label_ids)), np.nan, dtype=np.float32),
+        log_z=np.full(n_rows, np.nan, dtype=np.float32),
         missing=n_rows,
     )
 
 
-def pack(requests: Iterable[Pending], batch_tokens: int) -> Iterator[Batch]:
-    """Yield the batches of all rows that have no error, from short to long within a task.
+def groups(requests: Iterable[Pending]) -> Iterator[Group]:
+    """Yield what can be scored together: rows of one task that have no error.
 
-    Requests of one task are packed together and equal sequences run once, except where a task
-    asks for batches `by_example`: these hold one example of one request.
+    Where a task asks for batches `by_example`, a group is one example of one request.
     """
-    rows_by_key: dict[object, list[Row]] = {}
+    parts: dict[object, list[Part]] = {}
     for order, request in enumerate(requests):
         task = request.task
-        for index, example in enumerate(request.examples):
-            if request.errors[index] is None:
-                alone = (order, example) if task.by_example else None
-                key = (task.label_ids, task.adapter, alone)
-                rows_by_key.setdefault(key, []).append(Row(request, index))
-    for rows in rows_by_key.values():
-        yield from _cut(_gather(rows), rows[0].request.continuations, batch_tokens)
+        rows = np.arange(len(request.examples))
+        if request.errors:
+            rows = np.setdiff1d(rows, list(request.errors))
+        if not task.by_example:
+            parts.setdefault((task.label_ids, task.adapter), []).append(Part(request, rows))
+            continue
+        for example in np.unique(request.examples[rows]).tolist():
+            own = rows[request.examples[rows] == example]
+            parts[task.label_ids, task.adapter, order, example] = [Part(request, own)]
+    for found in parts.values():
+        found = [part for part in found if len(part.rows)]
+        if found:
+            yield Group(found[0].request.task, found, join(found))
 
 
-def _gather(rows: Sequence[Row]) -> Batch:
-    sequences, places = dedupe([request.sequences[index] for request, index in rows])
-    waiting: list[list[Row]] = [[] for _ in sequences]
-    for row, place in zip(rows, places, strict=True):
-        waiting[place].append(row)
-    return Batch(rows[0].request.task, sequences, waiting, shared_prefix(sequences))
-
-
-def _cut(group: Batch, conts: Sequence[Ids], batch_tokens: int) -> Iterator[Batch]:
-    order = by_length(group.sequences)
-    sizes = [tokens_to_run(len(group.sequences[i].ids) - group.prefix, conts) for i in order]
-    for batch in token_batches(sizes, batch_tokens):
-        yield group.part(order[batch.start : batch.stop])
-
-
-def hand_out(batch: Batch, scores: Scores, seconds: float) -> None:
-    """Give every waiting row its answer and its share of the cost.
-
-    A batch's cost is shared by length, and a sequence's equally by the rows that asked for it.
-    """
-    total = sum(len(sequence.ids) for sequence in batch.sequences)
-    answers = zip(
-        batch.sequences, batch.rows, scores.log_probs.tolist(), scores.log_z.tolist(), strict=True
-    )
-    for sequence, rows, log_probs, log_z in answers:
-        share = len(sequence.ids) / total / len(rows)
-        for request, index in rows:
-            request.log_probs[index] = log_probs
-            request.log_z[index] = log_z
-            request.missing -= 1
-            request.seconds += seconds * share
-            request.tokens_computed += scores.tokens_computed * share
+def join(parts: Sequence[Part]) -> SequenceBatch:
+    """Return the sequences of all parts, in order."""
+    taken = [part.request.batch.take(part.rows) for part in parts]
+    sequences = concatenate([batch.sequences for batch in taken])
+    if all(batch.hidden is None for batch in taken):
+        return SequenceBatch(sequences, None)
+    none = [Ragged.of([[]] * batch.n_rows) for batch in taken]
+    hidden = [
+        empty if batch.hidden is None else batch.hidden
+        for batch, empty in zip(taken, none, strict=True)
+    ]
+    return SequenceBatch(sequences, concatenate(hidden))

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from actors.backend import SequenceBatch
 from actors.batching import ScoreSequence
-from actors.label_scorer import LabelScorer, Reading, output_matrix
+from actors.label_reads import Reading, output_matrix
+from actors.label_scorer import LabelScorer
+from actors.packed_forward import GPU_PIECE, PIECE, PackedForward
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.prepacked import prepack
 from engine.errors import ModelError
+from engine.ragged import Ragged
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+_LONG_PROBE = 1100  # tokens; on a CPU a probe of a second or two for small models
 _PREFIX = 4
 _LENGTHS = (6, 9, 12)
 _LABELS = ((3,), (5, 7), (5, 8, 11))
@@ -46,7 +51,7 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
     tolerance = 1e-3 if exact else 0.25
     reading = _reading(model, probe, exact)
     scorer = LabelScorer(model, reading, None)
-    gap = _gap(scorer.score(probe, _LABELS).log_probs, expected)
+    gap = _gap(scorer.score(probe, _LABELS)[0], expected)
     if not gap <= tolerance:
         raise ModelError(
             f"{type(model).__name__} scores a padded batch {gap:.2g} off a single sequence, so its "
@@ -54,7 +59,7 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
         )
     if prefixes_kept and supports_prefixes(model.config):
         fast = LabelScorer(model, reading, PrefixCache(model, prefixes_kept))
-        if _gap(fast.score(probe, _LABELS, _PREFIX).log_probs, expected) <= tolerance:
+        if _gap(fast.score(probe, _LABELS, _PREFIX)[0], expected) <= tolerance:
             return fast, f"{reading}+prefix"
     return scorer, reading
 
@@ -67,14 +72,84 @@ def prepack_checked(model: PreTrainedModel, scorer: LabelScorer) -> bool:
         scorer: Its scorer, chosen by `make_scorer` on the stock layers.
     """
     probe = _probe(vocabulary_size(model))
-    before = scorer.score(probe, _LABELS).log_probs.astype(np.float64)
+    before = scorer.score(probe, _LABELS)[0].astype(np.float64)
     undo = prepack(model)
     if undo is None:
         return False
-    if not _gap(scorer.score(probe, _LABELS).log_probs, before) <= 1e-3:
+    if not _gap(scorer.score(probe, _LABELS)[0], before) <= 1e-3:
         undo()
         return False
     return True
+
+
+def packing_checked(
+    model: PreTrainedModel, reading: Reading, prefixes_kept: int
+) -> tuple[PackedForward, int | None] | None:
+    """Return packed scoring if it agrees with the plain forward pass, and up to which length.
+
+    The probe is a trie of several levels of branches cut into several pieces. Families whose states
+    aren't functions of the tokens before alone (recurrent ones that mix across a row, bidirectional
+    ones), or whose attention transformers doesn't let be replaced, differ there or fail. A sliding
+    window is made to bind by a probe that is longer; where that would take too long, only prompts
+    inside the window are packed.
+
+    Returns:
+        The scorer, and the length from which on prompts may not be packed (None: any length), or
+        None where the family can't be packed.
+    """
+    import torch
+
+    if reading == "full":
+        return None
+    window = _sliding_window(model.config)
+    longest = _LONG_PROBE if model.device.type == "cpu" else 8 * _LONG_PROBE
+    binds = window is not None and window + 8 <= longest
+    probes = [_tree_probe(vocabulary_size(model))]
+    if binds:
+        assert window is not None
+        probes.append(_long_probe(vocabulary_size(model), window + 8))
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.25
+    try:
+        packed = PackedForward(model, reading, prefixes_kept, piece=24, block=5)
+        for probe in probes:
+            with torch.inference_mode():
+                expected = np.array([_plain(model, sequence) for sequence in probe])
+            batch = SequenceBatch(Ragged.of([sequence.ids for sequence in probe]), None)
+            if not _gap(packed.score(batch, _LABELS).log_probs, expected) <= tolerance:
+                return None
+    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, NotImplementedError):
+        # what a family raises whose layers aren't built as the others' are: it is not packed
+        return None
+    piece = PIECE if model.device.type == "cpu" else GPU_PIECE
+    checked = PackedForward(model, reading, prefixes_kept, piece=piece)
+    return checked, None if window is None or binds else window
+
+
+def _sliding_window(config: Any) -> int | None:
+    """Return the width of a family's sliding windows, or None where it has none."""
+    window = getattr(config, "sliding_window", None)
+    return int(window) if window else None
+
+
+def _tree_probe(vocabulary: int) -> list[ScoreSequence]:
+    """Return sequences of a trie with branches at four depths, one of them within another."""
+    spread = [(7919 * i + 13) % vocabulary for i in range(40)]
+    stem = spread[:_PREFIX]
+    rows = [
+        (*stem, *spread[4:8], *spread[a : a + 3], *spread[b : b + 2], *spread[20:24])
+        for a in (8, 11, 14)
+        for b in (17, 19)
+    ]
+    rows += [(*stem, *spread[24:32]), (*stem, *spread[24:28], *spread[33:36])]
+    rows.append(rows[0][:-2])
+    return [ScoreSequence(tuple(row)) for row in rows]
+
+
+def _long_probe(vocabulary: int, length: int) -> list[ScoreSequence]:
+    """Return two sequences of a length that part in the middle."""
+    rows = [[(7919 * i + 13) % vocabulary for i in range(length)] for _ in range(2)]
+    rows[1][length // 2] = (rows[1][length // 2] + 1) % vocabulary
+    return [ScoreSequence(tuple(row)) for row in rows]
 
 
 def vocabulary_size(model: Any) -> int:

@@ -6,29 +6,114 @@ these pools are [log-probability of each label…, log Z, number of tokens].
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from engine.pool import CoalitionPool, keys, unpack
+from engine.pool import CoalitionPool, keys, pack, unpack
 from engine.seeds import digest
-from engine.types import BoolCF, Feature
+from engine.types import BoolCF, Feature, FloatCL
 
 LOOKUPS = pa.schema(
     [
         pa.field("example", pa.string(), nullable=False),  # digest of the example's input texts
         pa.field("space", pa.string(), nullable=False),
         pa.field("n_features", pa.int32(), nullable=False),
-        pa.field("coalition", pa.binary(), nullable=False),
-        pa.field("sequence", pa.int32(), nullable=False),  # row of the request
-        pa.field("tokens", pa.int32(), nullable=False),
-        pa.field("consumer", pa.string(), nullable=False),  # who asked first
-        pa.field("fresh", pa.bool_(), nullable=False),  # it brought the sequence into the request
+        pa.field("coalitions", pa.binary(), nullable=False),  # C packed rows of ceil(F / 8) bytes
+        pa.field("sequence", pa.list_(pa.int32()), nullable=False),  # C: row of the request
+        pa.field("tokens", pa.list_(pa.int32()), nullable=False),  # C: length of each sequence
+        pa.field("fresh", pa.list_(pa.bool_()), nullable=False),  # C: whether it brought the row
+        pa.field("consumer", pa.string(), nullable=False),  # who asked
     ]
 )
-"""Which rows of a request answer which coalitions; kept by the steps, never sent to a host."""
+"""Which rows of a request answer which coalitions, one row an ask: a consumer's coalitions of a
+space that nobody asked for before it. Kept by the steps, never sent to a host."""
+
+
+class Lookup(NamedTuple):
+    """One row of `LOOKUPS`.
+
+    Attributes:
+        example: Digest of the example's input texts.
+        space: Key of the space.
+        coalitions: [C, F].
+        sequence: Row of the request that answers each [C].
+        tokens: Length of that row [C].
+        fresh: Whether this coalition brought the row into the request [C].
+        consumer: Who asked.
+    """
+
+    example: str
+    space: str
+    coalitions: BoolCF
+    sequence: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    fresh: npt.NDArray[np.bool_]
+    consumer: str
+
+
+def lookups_table(asks: Sequence[Lookup]) -> pa.Table:
+    """Return `asks` as a table of `LOOKUPS`."""
+    columns = [
+        pa.array([ask.example for ask in asks], pa.string()),
+        pa.array([ask.space for ask in asks], pa.string()),
+        pa.array([ask.coalitions.shape[1] for ask in asks], pa.int32()),
+        pa.array([pack(ask.coalitions).tobytes() for ask in asks], pa.binary()),
+        list_column([ask.sequence for ask in asks], np.int32),
+        list_column([ask.tokens for ask in asks], np.int32),
+        list_column([ask.fresh for ask in asks], np.bool_),
+        pa.array([ask.consumer for ask in asks], pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=LOOKUPS)
+
+
+def read_lookups(table: pa.Table) -> Iterator[Lookup]:
+    """Yield the rows of a table of `LOOKUPS`."""
+    arrays = zip(*(list_rows(table, name) for name in ("sequence", "tokens", "fresh")), strict=True)
+    names = table.select(["example", "space", "consumer"]).to_pylist()
+    bits = coalition_rows(table)
+    for name, coalitions, (sequence, tokens, fresh) in zip(names, bits, arrays, strict=True):
+        yield Lookup(
+            name["example"], name["space"], coalitions, sequence, tokens, fresh, name["consumer"]
+        )
+
+
+def coalition_rows(table: pa.Table) -> Iterator[BoolCF]:
+    """Yield the unpacked `coalitions` [C, F] of each row; its C is the length of `tokens`."""
+    packed, n_features, counts = (
+        table.column("coalitions").to_pylist(),
+        table.column("n_features").to_pylist(),
+        (len(row) for row in list_rows(table, "tokens")),
+    )
+    for data, width, count in zip(packed, n_features, counts, strict=True):
+        bits = np.frombuffer(data, np.uint8).reshape(count, (width + 7) // 8)
+        yield unpack(bits, width)
+
+
+def list_column(rows: Sequence[npt.NDArray[Any]], kind: npt.DTypeLike) -> pa.ListArray:
+    """Return arrays as a list column, without a Python object a value."""
+    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
+    flat = np.concatenate([np.zeros(0, dtype=kind), *rows]).astype(kind, copy=False)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+
+
+def list_rows(table: pa.Table, name: str) -> list[npt.NDArray[Any]]:
+    """Return the rows of a list column without nulls as arrays."""
+    column = table.column(name).combine_chunks()
+    offsets = column.offsets.to_numpy()
+    values = column.values.to_numpy(zero_copy_only=False)
+    return [values[start:end] for start, end in itertools.pairwise(offsets.tolist())]
+
+
+def consumer_key(example: str, consumer: str) -> str:
+    """Return how lookups name a consumer of an example."""
+    return f"{example}\x1f{consumer}"
 
 
 def space_key(features: tuple[Feature, ...], operator: str) -> str:
@@ -39,10 +124,17 @@ def space_key(features: tuple[Feature, ...], operator: str) -> str:
 
 @dataclass(slots=True)
 class Answers:
-    """Pools by (example key, space key), and the errors of coalitions that could not be scored."""
+    """Pools by (example key, space key), and the errors of coalitions that could not be scored.
+
+    Attributes:
+        pools: By (example key, space key).
+        errors: By (example key, space key, coalition).
+        lookups: Of the rounds, in order (`LOOKUPS`).
+    """
 
     pools: dict[tuple[str, str], CoalitionPool] = field(default_factory=dict)
     errors: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
+    lookups: list[pa.Table] = field(default_factory=list)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""
@@ -57,83 +149,68 @@ class Answers:
 
     def add_stored(self, rows: pa.Table, numerics: str, examples: Iterable[str]) -> None:
         """Add rows of the store that belong to these examples and were computed alike."""
-        wanted = set(examples)
-        for row in rows.to_pylist():
-            if row["numerics"] != numerics or row["example"] not in wanted:
-                continue
-            n_features = row["n_features"]
-            count = len(row["log_z"])
-            width = (n_features + 7) // 8
-            bits = np.frombuffer(row["coalitions"], np.uint8).reshape(count, width)
-            log_probs = np.asarray(row["log_probs"], dtype=np.float32).reshape(count, -1)
-            values = np.column_stack([log_probs, row["log_z"], row["tokens"]])
-            self.pool(row["example"], row["space"], n_features).tell(
-                unpack(bits, n_features), values
-            )
+        wanted = pa.array(sorted(set(examples)), pa.string())
+        alike = pc.equal(rows.column("numerics"), numerics)
+        rows = rows.filter(pc.and_(alike, pc.is_in(rows.column("example"), wanted)))
+        names = zip(
+            rows.column("example").to_pylist(), rows.column("space").to_pylist(), strict=True
+        )
+        arrays = zip(*(list_rows(rows, n) for n in ("log_probs", "log_z", "tokens")), strict=True)
+        for name, coalitions, (log_probs, log_z, tokens) in zip(
+            names, coalition_rows(rows), arrays, strict=True
+        ):
+            count, n_features = coalitions.shape
+            values = np.column_stack([log_probs.reshape(count, -1), log_z, tokens])
+            self.pool(*name, n_features).tell(coalitions, values)
 
     def add_round(self, lookups: pa.Table, reply: pa.Table) -> None:
         """Add the answers of one request."""
-        errors = reply.column("error").to_pylist()
-        n_labels = next((len(r) for r in reply.column("log_probs").to_pylist() if r), 0)
-        scores = np.full((len(errors), n_labels + 1), np.nan)
-        good = [i for i, error in enumerate(errors) if error is None]
-        if good:
-            taken = reply.take(good)
-            flat = taken.column("log_probs").combine_chunks().flatten().to_numpy()
-            scores[good, :n_labels] = flat.reshape(len(good), n_labels)
-            scores[good, n_labels] = taken.column("log_z").to_numpy()
-        for (example, space), rows in _by_space(lookups).items():
-            self._add_rows(example, space, rows, scores, errors)
-
-    def _add_rows(
-        self, example: str, space: str, rows: pa.Table, scores: np.ndarray, errors: list[str | None]
-    ) -> None:
-        n_features = rows.column("n_features")[0].as_py()
-        bits = np.frombuffer(b"".join(rows.column("coalition").to_pylist()), np.uint8)
-        width = (n_features + 7) // 8
-        coalitions = unpack(bits.reshape(rows.num_rows, width), n_features)
-        sequence = rows.column("sequence").to_numpy()
-        ok = np.array([errors[i] is None for i in sequence], dtype=bool)
-        values = np.column_stack([scores[sequence], rows.column("tokens").to_numpy()])
-        self.pool(example, space, n_features).tell(coalitions[ok], values[ok])
-        for index in np.flatnonzero(~ok):
-            key = keys(coalitions[index : index + 1])[0]
-            self.errors[example, space, key] = str(errors[sequence[index]])
+        self.lookups.append(lookups)
+        failed = reply.column("error").is_valid().to_numpy()
+        scores = _scores(reply, failed)
+        for ask in read_lookups(lookups):
+            values = np.column_stack([scores[ask.sequence], ask.tokens])
+            bad = failed[ask.sequence]
+            pool = self.pool(ask.example, ask.space, ask.coalitions.shape[1])
+            if not bad.any():
+                pool.tell(ask.coalitions, values)
+                continue
+            pool.tell(ask.coalitions[~bad], values[~bad])
+            errors = reply.column("error").take(ask.sequence[bad]).to_pylist()
+            for key, error in zip(keys(ask.coalitions[bad]), errors, strict=True):
+                self.errors[ask.example, ask.space, key] = error
 
 
-def _by_space(lookups: pa.Table) -> dict[tuple[str, str], pa.Table]:
-    """Return the lookups of every (example, space), in order."""
-    pairs = list(
-        zip(lookups.column("example").to_pylist(), lookups.column("space").to_pylist(), strict=True)
-    )
-    rows: dict[tuple[str, str], list[int]] = {}
-    for index, pair in enumerate(pairs):
-        rows.setdefault(pair, []).append(index)
-    return {pair: lookups.take(indices) for pair, indices in rows.items()}
+def _scores(reply: pa.Table, failed: npt.NDArray[np.bool_]) -> FloatCL:
+    """Return log-probabilities and log Z of a reply's rows [S, L + 1], NaN where one failed."""
+    good = ~failed
+    column = reply.column("log_probs").combine_chunks().filter(pa.array(good))
+    flat = column.flatten().to_numpy()
+    n_labels = len(flat) // max(int(good.sum()), 1)
+    scores = np.full((len(failed), n_labels + 1), np.nan)
+    scores[good, :n_labels] = flat.reshape(-1, n_labels) if n_labels else 0.0
+    scores[:, n_labels] = reply.column("log_z").to_numpy()
+    return scores
 
 
 def evaluations_table(
     rounds: Iterable[tuple[pa.Table, pa.Table]], numerics: str, schema: pa.Schema
 ) -> pa.Table:
     """Return what the rounds of a unit add to the store, one row an (example, space, round)."""
-    rows = []
+    found: list[tuple[tuple[str, str], CoalitionPool]] = []
     for lookups, reply in rounds:
         answers = Answers()
         answers.add_round(lookups, reply)
-        for (example, space), pool in answers.pools.items():
-            if not len(pool):
-                continue
-            values = pool.values
-            rows.append(
-                {
-                    "example": example,
-                    "space": space,
-                    "n_features": pool.n_features,
-                    "coalitions": np.packbits(pool.coalitions, axis=1).tobytes(),
-                    "log_probs": values[:, :-2].astype(np.float32).ravel().tolist(),
-                    "log_z": values[:, -2].astype(np.float32).tolist(),
-                    "tokens": values[:, -1].astype(int).tolist(),
-                    "numerics": numerics,
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=schema)
+        found += [(name, pool) for name, pool in answers.pools.items() if len(pool)]
+    pools = [pool for _, pool in found]
+    columns = {
+        "example": pa.array([example for (example, _), _ in found], pa.string()),
+        "space": pa.array([space for (_, space), _ in found], pa.string()),
+        "n_features": pa.array([pool.n_features for pool in pools], pa.int32()),
+        "coalitions": pa.array([pack(pool.coalitions).tobytes() for pool in pools], pa.binary()),
+        "log_probs": list_column([pool.values[:, :-2].ravel() for pool in pools], np.float32),
+        "log_z": list_column([pool.values[:, -2] for pool in pools], np.float32),
+        "tokens": list_column([pool.values[:, -1] for pool in pools], np.int32),
+        "numerics": pa.array([numerics] * len(found), pa.string()),
+    }
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -22,9 +22,11 @@ class ExplainerTask:
     Attributes:
         label: Its name in tables.
         name: The method.
-        params: The method's parameters.
+        params: The method's parameters, `sampling` decided.
         seed: Seed of the coalitions.
         class_rule: `predicted`, `gold` or `label:NAME`.
+        game: Names of features and operator in tables where they are not those of the settings:
+            of guests that split and mask by themselves.
     """
 
     label: str
@@ -36,11 +38,22 @@ class ExplainerTask:
     target: Target
     class_rule: str
     seed: int
+    game: tuple[str, str] | None = None
 
     @property
     def compat(self) -> str | None:
         """The library whose results are reproduced, or None."""
         return self.params.get("compat")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether its coalitions are those of the shared pool."""
+        return self.params.get("sampling") == "pool"
+
+    @property
+    def space(self) -> tuple[str, str]:
+        """What explainers must have in common to share coalitions: features and operator."""
+        return self.feature_space, self.operator_name
 
     @property
     def method(self) -> str:
@@ -55,11 +68,15 @@ class ExplainerTask:
     @property
     def feature_space(self) -> str:
         """The feature space's name in tables."""
+        if self.game is not None:
+            return self.game[0]
         return "word_types" if self.bag_of_words else self.features
 
     @property
     def operator_name(self) -> str:
         """The operator's name in tables, with its string where it has one."""
+        if self.game is not None:
+            return self.game[1]
         keep = "delete:keep_separators" if self.operator == "delete" and self.compat else None
         if self.replacement is not None:
             return f"{self.operator}:{self.replacement}"

@@ -42,6 +42,22 @@ def delete_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return text[:first] + "".join(out) + text[last:] if out else ""
 
 
+def is_local(span: str) -> bool:
+    """Whether a span that is kept decides alone how the text beside it closes up.
+
+    The rules of `delete_spans` look past punctuation until the first other character. Where every
+    span has one and none begins or ends with white space, what is left between two kept spans
+    depends on these two and on what was between them, not on what else is kept.
+    """
+    edges = span[0].isspace() or span[-1].isspace()
+    return not edges and not all(map(_is_punctuation, span))
+
+
+def is_plain(span: str) -> bool:
+    """Whether a single space beside the span stays a single space when its neighbour is removed."""
+    return span[0].isalnum() and span[-1].isalnum()
+
+
 def cut_spans(text: str, spans: Sequence[tuple[int, int]], replacement: str = "") -> str:
     """Return `text` with `replacement` in the place of each span, all else unchanged.
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import cached_property
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.deletion import cut_spans, delete_spans
+from engine.cuts import cuts_of
+from engine.deletion import cut_spans, delete_spans, is_local, is_plain
 from engine.errors import ExampleError
 from engine.features import align
-from engine.pool import keys
 from engine.prompts import PromptTemplate
-from engine.tokens import Tokenizer
+from engine.ragged import Ragged, distinct
+from engine.seams import Seams
+from engine.tokens import Encoded, Tokenizer
 from engine.types import BoolCF, Feature, FeatureKind, OperatorName
 
 MaskedOn: TypeAlias = Literal["text", "ids"]
+
+_FEW = 4
+"""Fewer prompts are tokenized as they are."""
+_CHECKED = 3
+"""Prompts of each example that are tokenized both ways."""
+_MOST_SPANS = 2000
+"""Of a text whose table of neighbours (the square of it) is worth its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +73,23 @@ class MaskedInputs:
         row: Which sequence belongs to each coalition [C].
     """
 
-    sequences: list[list[int]]
-    hidden: list[list[int]] | None
+    sequences: Ragged
+    hidden: Ragged | None
     row: npt.NDArray[np.int64]
+
+
+class _Place(NamedTuple):
+    """A span in the order of the prompt: its field, its number there, and its feature."""
+
+    field: str
+    number: int
+    owner: int
 
 
 class Masker:
     """The masked prompts of one example.
+
+    Nothing is tokenized before it is needed.
 
     Args:
         template: Renders the prompt.
@@ -83,11 +103,8 @@ class Masker:
 
     Attributes:
         masked_on: "text" or "ids".
-        ids: Tokens of the full prompt [T].
-        positions: Positions of each feature's tokens in `ids` [F].
 
     Raises:
-        ExampleError: `too_long`: the full prompt has more than `max_tokens` tokens.
         ValueError: Features overlap or lie outside their field, or `pad` on text.
     """
 
@@ -106,17 +123,27 @@ class Masker:
         self.masked_on = masked_on
         self._template = template
         self._tokenizer = tokenizer
+        self._all_fields = fields
         self._fields = {name: fields[name] for name in template.variables if name in fields}
+        self._features = features
         self._operator = operator
         self._max_tokens = max_tokens
-        self._n_features = len(features)
         self._spans = _spans_by_field(self._fields, features)
-        prompt = template.render(fields)
-        encoded = tokenizer.encode_with_offsets(prompt, template.add_special_tokens)
-        self.ids = encoded.ids
-        self.positions = align(features, encoded, template.locate(fields))
-        self._replacement = tokenizer.encode_batch([operator.replacement], False)[0]
-        self._check(len(self.ids), "the prompt has")
+        self._checked = False
+
+    @property
+    def ids(self) -> list[int]:
+        """Tokens of the full prompt [T].
+
+        Raises:
+            ExampleError: `too_long`: there are more than `max_tokens`.
+        """
+        return self._encoded.ids
+
+    @cached_property
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of each feature's tokens in `ids` [F]."""
+        return align(self._features, self._encoded, self._template.locate(self._all_fields))
 
     def apply(self, coalitions: BoolCF) -> MaskedInputs:
         """Return the distinct sequences of `coalitions` [C, F].
@@ -124,42 +151,33 @@ class Masker:
         The full coalition gives exactly the tokens of the full prompt.
 
         Raises:
-            ExampleError: `too_long`: a replacement made a prompt longer than `max_tokens` tokens.
+            ExampleError: `too_long`: the full prompt has more than `max_tokens` tokens, or a
+                replacement made one longer.
         """
-        first: dict[bytes, int] = {}
-        number = [first.setdefault(key, len(first)) for key in keys(coalitions)]
-        _, rows = np.unique(number, return_index=True)
-        distinct = np.asarray(coalitions[rows], dtype=bool)
-        if self._operator.name == "pad":
-            hidden = [self._removed_positions(kept) for kept in distinct]
-            sequences = [self.ids] * len(hidden)
+        self._encoded  # noqa: B018  a text that is too long fails whatever is asked of it
+        if self.masked_on == "text":
+            made = self._mask_text(coalitions)
+        elif self._operator.name == "pad":
+            hidden = self._on_ids.hidden(coalitions)
+            found = distinct(hidden)
+            return MaskedInputs(
+                self._on_ids.repeated(len(found.first)), hidden.take(found.first), found.which
+            )
         else:
-            hidden = None
-            sequences = self._sequences(distinct)
-        index: dict[tuple[int, ...], int] = {}
-        told_apart = sequences if hidden is None else hidden
-        place = np.array(
-            [index.setdefault(tuple(ids), len(index)) for ids in told_apart], dtype=np.int64
-        )
-        _, chosen = np.unique(place, return_index=True)
-        for i in chosen:
-            self._check(len(sequences[i]), f"with {self._operator.replacement!r} the prompt has")
-        return MaskedInputs(
-            [sequences[i] for i in chosen],
-            None if hidden is None else [hidden[i] for i in chosen],
-            place[np.array(number, dtype=np.int64)],
-        )
+            made = self._on_ids.apply(coalitions, self._operator.name != "delete")
+        found = distinct(made)
+        longest = int(made.lengths.max(initial=0))
+        self._check(longest, f"with {self._operator.replacement!r} the prompt has")
+        if len(found.first) < made.n_rows:
+            made = made.take(found.first)
+        return MaskedInputs(made, None, found.which)
 
     def masked_fields(self, kept: npt.NDArray[np.bool_]) -> dict[str, str]:
         """Return the fields with the features outside `kept` [F] removed from their texts."""
-        operator = self._operator
         fields = dict(self._fields)
         for name, (spans, owners) in self._spans.items():
             gone = [span for span, owner in zip(spans, owners, strict=True) if not kept[owner]]
-            if operator.name == "delete" and not operator.keep_separators:
-                fields[name] = delete_spans(fields[name], gone)
-            else:
-                fields[name] = cut_spans(fields[name], gone, operator.replacement)
+            fields[name] = self._remove(fields[name], gone)
         return fields
 
     def text(self, kept: npt.NDArray[np.bool_]) -> str:
@@ -169,35 +187,119 @@ class Masker:
         """
         if self.masked_on == "text":
             return self._template.render(self.masked_fields(kept))
-        return self._tokenizer.decode(self._masked_ids(kept))
+        replaced = self._operator.name in ("mask", "neutral")
+        return self._tokenizer.decode(self._on_ids.apply(kept[None], replaced).flat.tolist())
 
-    def _sequences(self, distinct: BoolCF) -> list[list[int]]:
-        if self.masked_on == "ids":
-            return [self._masked_ids(kept) for kept in distinct]
-        texts = [self._template.render(self.masked_fields(kept)) for kept in distinct]
+    def _remove(self, text: str, gone: Sequence[tuple[int, int]]) -> str:
+        operator = self._operator
+        if operator.name == "delete" and not operator.keep_separators:
+            return delete_spans(text, gone)
+        return cut_spans(text, gone, operator.replacement)
+
+    @cached_property
+    def _encoded(self) -> Encoded:
+        prompt = self._template.render(self._all_fields)
+        encoded = self._tokenizer.encode_with_offsets(prompt, self._template.add_special_tokens)
+        self._check(len(encoded.ids), "the prompt has")
+        return encoded
+
+    @cached_property
+    def _seams(self) -> Seams | None:
+        return self._make_seams()
+
+    @cached_property
+    def _on_ids(self) -> IdMasker:
+        replacement = self._tokenizer.encode_batch([self._operator.replacement], False)[0]
+        return IdMasker(self.ids, self.positions, replacement)
+
+    def _mask_text(self, coalitions: BoolCF) -> Ragged:
+        """Return the tokens of each masked prompt [C]."""
+        if len(coalitions) < _FEW:
+            return self._tokenize_whole(coalitions)
+        places = self._places
+        if self._seams is not None:
+            owners = np.array([place.owner for place in places], dtype=np.int64)
+            made = self._seams.assemble(coalitions[:, owners])
+            if made is not None and self._is_right(made, coalitions):
+                return made
+            self._seams = None
+        return self._tokenize_whole(coalitions)
+
+    def _is_right(self, made: Ragged, coalitions: BoolCF) -> bool:
+        """Check a few coalitions against tokenizing the whole prompt, once for each example."""
+        if self._checked:
+            return True
+        rows = np.linspace(0, len(coalitions) - 1, _CHECKED).astype(np.int64)
+        self._checked = True
+        return made.take(rows).to_lists() == self._tokenize_whole(coalitions[rows]).to_lists()
+
+    @cached_property
+    def _places(self) -> list[_Place]:
+        return [
+            _Place(name, number, owner)
+            for name in self._template.variables
+            for number, owner in enumerate(self._spans.get(name, ((), ()))[1])
+        ]
+
+    def _make_seams(self) -> Seams | None:
+        """Return the table of this example's parts, None if prompts have to be tokenized whole."""
+        cuts = cuts_of(self._tokenizer, self._template.add_special_tokens)
+        places = self._places
+        if cuts is None or len(places) > _MOST_SPANS:
+            return None
+        texts = [self._fields[p.field][slice(*self._spans[p.field][0][p.number])] for p in places]
+        closes_up = self._operator.name == "delete" and not self._operator.keep_separators
+        if closes_up and not all(map(is_local, texts)):
+            return None
+        plain = np.zeros(len(places) + 1, dtype=bool)
+        if closes_up:
+            sound = [is_plain(text) and text[-1] not in cuts.never_after for text in texts]
+            for i in range(1, len(places)):
+                plain[i] = sound[i - 1] and sound[i] and self._gap(i, i + 1) == " "
+        return Seams(self._tokenizer, cuts, texts, self._gap, plain)
+
+    def _gap(self, left: int, right: int) -> str:
+        """Return the text between two nodes of `Seams` when all spans between them are removed."""
+        begin = self._places[left - 1] if left else None
+        end = self._places[right - 1] if right <= len(self._places) else None
+        if begin and end and begin.field == end.field:
+            return self._stretch(begin.field, begin.number, end.number)
+        parts: list[str] = []
+        inside = begin is None
+        for piece in self._template.pieces:
+            if isinstance(piece, str):
+                if inside:
+                    parts.append(piece)
+            elif begin and piece.name == begin.field:
+                parts.append(self._stretch(piece.name, begin.number, None))
+                inside = True
+            elif end and piece.name == end.field:
+                parts.append(self._stretch(piece.name, None, end.number))
+                break
+            elif inside:
+                parts.append(self._stretch(piece.name, None, None))
+        return "".join(parts)
+
+    def _stretch(self, name: str, left: int | None, right: int | None) -> str:
+        """Return what is left of a field between two of its spans, or its ends."""
+        text, (spans, _) = self._fields[name], self._spans.get(name, ([], []))
+        start, inner = (0, 0) if left is None else (spans[left][0], spans[left][1] - spans[left][0])
+        end, outer = (
+            (len(text), 0)
+            if right is None
+            else (spans[right][1], spans[right][1] - spans[right][0])
+        )
+        first = 0 if left is None else left + 1
+        gone = [(a - start, b - start) for a, b in spans[first:right]]
+        made = self._remove(text[start:end], gone)
+        return made[inner : len(made) - outer]
+
+    def _tokenize_whole(self, coalitions: BoolCF) -> Ragged:
+        texts = [self._template.render(self.masked_fields(kept)) for kept in coalitions]
         unique = list(dict.fromkeys(texts))
-        encoded = self._tokenizer.encode_batch(unique, self._template.add_special_tokens)
-        ids_of = dict(zip(unique, encoded, strict=True))
-        return [ids_of[text] for text in texts]
-
-    def _removed_positions(self, kept: npt.NDArray[np.bool_]) -> list[int]:
-        return sorted({p for f in np.flatnonzero(~kept) for p in self.positions[f]})
-
-    def _masked_ids(self, kept: npt.NDArray[np.bool_]) -> list[int]:
-        gone = set(self._removed_positions(kept))
-        if self._operator.name in ("delete", "pad"):
-            return [token for i, token in enumerate(self.ids) if i not in gone]
-        begins = set()  # a run of a removed feature's tokens is replaced as one
-        for f in np.flatnonzero(~kept):
-            own = set(self.positions[f])
-            begins |= {p for p in own if p - 1 not in own}
-        out: list[int] = []
-        for i, token in enumerate(self.ids):
-            if i in begins:
-                out += self._replacement
-            elif i not in gone:
-                out.append(token)
-        return out
+        encoded = Ragged.of(self._tokenizer.encode_batch(unique, self._template.add_special_tokens))
+        number = {text: i for i, text in enumerate(unique)}
+        return encoded.take([number[text] for text in texts])
 
     def _check(self, length: int, what: str) -> None:
         if length > self._max_tokens:
@@ -206,6 +308,82 @@ class Masker:
                 f"{what} {length} tokens, the limit is {self._max_tokens}: "
                 "shorten the text or the prompt, or take a model with a longer window",
             )
+
+
+class IdMasker:
+    """Removes tokens from one sequence.
+
+    Args:
+        ids: The full prompt [T].
+        positions: Positions of each feature's tokens [F].
+        replacement: What takes the place of each run of a removed feature's tokens.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        positions: Sequence[Sequence[int]],
+        replacement: Sequence[int],
+    ) -> None:
+        self._ids = np.array(ids, dtype=np.int32)
+        self._tokens = Ragged.of([*([token] for token in ids), replacement])
+        self._own = _places(positions, len(ids))
+        starts = [[p for p in own if p - 1 not in own] for own in map(set, positions)]
+        self._starts = _places(starts, len(ids))
+
+    def apply(self, coalitions: BoolCF, replace: bool) -> Ragged:
+        """Return what is left of the tokens for each coalition [C, F].
+
+        Args:
+            coalitions: [C, F].
+            replace: Put the replacement in the place of each run that is removed.
+        """
+        shown = ~_removed(coalitions, self._own)
+        n_tokens = len(self._ids)
+        if not replace:
+            row, position = np.nonzero(shown)
+            return Ragged(self._ids[position], _row_starts(row, len(shown)))
+        replaced = _removed(coalitions, self._starts)
+        row, position = np.nonzero(shown | replaced)
+        entries = self._tokens.take(np.where(replaced[row, position], n_tokens, position))
+        return Ragged(entries.flat, entries.offsets[_row_starts(row, len(shown))])
+
+    def hidden(self, coalitions: BoolCF) -> Ragged:
+        """Return the positions that each coalition [C, F] hides."""
+        row, position = np.nonzero(_removed(coalitions, self._own))
+        return Ragged(position.astype(np.int32), _row_starts(row, len(coalitions)))
+
+    def repeated(self, count: int) -> Ragged:
+        """Return the full prompt, `count` times."""
+        offsets = np.arange(count + 1, dtype=np.int64) * len(self._ids)
+        return Ragged(np.tile(self._ids, count), offsets)
+
+
+def _places(positions: Sequence[Iterable[int]], n_tokens: int) -> npt.NDArray[np.int64]:
+    """Return the features of each token [K, T], −1 for none; K is the most that one token has."""
+    owners: list[list[int]] = [[] for _ in range(n_tokens)]
+    for feature, own in enumerate(positions):
+        for position in own:
+            owners[position].append(feature)
+    table = np.full((max(map(len, owners), default=0), n_tokens), -1, dtype=np.int64)
+    for position, features in enumerate(owners):
+        table[: len(features), position] = features
+    return table
+
+
+def _removed(coalitions: BoolCF, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which tokens go with a removed feature [C, T]."""
+    # a feature more that is always kept, for the tokens without one
+    kept = np.column_stack([coalitions, np.ones(len(coalitions), dtype=bool)])
+    removed = np.zeros((len(coalitions), places.shape[1]), dtype=bool)
+    for features in places:
+        removed |= ~kept[:, features]
+    return removed
+
+
+def _row_starts(row: npt.NDArray[np.int64], n_rows: int) -> npt.NDArray[np.int64]:
+    """Return where each of `n_rows` rows starts in the sorted row numbers `row`, and their end."""
+    return np.searchsorted(row, np.arange(n_rows + 1)).astype(np.int64)
 
 
 def _spans_by_field(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,8 @@ from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
+from engine.explainers import parameters as explainer_parameters
+from engine.guests.names import check_parameters, is_guest
 from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
 from engine.schema import FACTORS, SCHEMA_VERSION
 from engine.sections import unknown
@@ -243,7 +246,10 @@ def _pair(
 
 
 def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
-    return tuple(
+    for explainer in config.explainers:
+        if is_guest(explainer.name):
+            check_parameters(explainer.name, explainer.params)
+    tasks = [
         ExplainerTask(
             label=e.label,
             name=e.name,
@@ -256,7 +262,30 @@ def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
             seed=config.run.seed if e.seed is None else e.seed,
         )
         for e in config.explainers
+    ]
+    given = [e.sampling for e in config.explainers]
+    return tuple(
+        replace(task, params={**task.params, "sampling": choice or _sampling(task, tasks, given)})
+        if _samples(task)
+        else task
+        for task, choice in zip(tasks, given, strict=True)
     )
+
+
+def _samples(task: ExplainerTask) -> bool:
+    return not is_guest(task.name) and "sampling" in explainer_parameters(task.name)
+
+
+def _sampling(task: ExplainerTask, tasks: Sequence[ExplainerTask], given: Sequence[Any]) -> str:
+    """Return `pool` where the task shares its space with another that can be estimated from it."""
+    sharing = [
+        other
+        for other, choice in zip(tasks, given, strict=True)
+        if other.space == task.space and not other.compat and choice != "own"
+        # any pool has what occlusion needs; the others draw by their seed
+        if other.name == "occlusion" or (_samples(other) and other.seed == task.seed)
+    ]
+    return "pool" if len(sharing) > 1 and not task.compat else "own"
 
 
 def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:

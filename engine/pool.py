@@ -7,11 +7,15 @@ next one finds. A pool belongs to one (example, features, operator).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.types import BoolCF, FloatCL
+
+Marks: TypeAlias = npt.NDArray[Any]
+"""One number or byte string a coalition [C], equal exactly where the coalitions are."""
 
 
 def pack(coalitions: BoolCF) -> npt.NDArray[np.uint8]:
@@ -21,7 +25,7 @@ def pack(coalitions: BoolCF) -> npt.NDArray[np.uint8]:
 
 def unpack(bits: npt.NDArray[np.uint8], n_features: int) -> BoolCF:
     """Return the coalitions [C, F] of `bits` [C, ceil(F / 8)]."""
-    return np.unpackbits(bits, axis=1, count=n_features).astype(bool)
+    return np.unpackbits(bits, axis=1, count=n_features).view(bool)
 
 
 def keys(coalitions: BoolCF) -> list[bytes]:
@@ -29,6 +33,26 @@ def keys(coalitions: BoolCF) -> list[bytes]:
     width = (coalitions.shape[1] + 7) // 8
     data = pack(coalitions).tobytes()
     return [data[i * width : (i + 1) * width] for i in range(len(coalitions))]
+
+
+def marks(coalitions: BoolCF) -> Marks:
+    """Return one sortable mark a coalition [C, F]: an integer up to 64 features, else bytes."""
+    bits = pack(coalitions)
+    count, width = bits.shape
+    if width > 8:
+        # numpy leaves zeros at the end of a byte string out of comparisons; in strings of one
+        # width that changes no outcome
+        return bits.view(f"S{width}").ravel()
+    padded = np.zeros((count, 8), dtype=np.uint8)
+    padded[:, :width] = bits
+    return padded.view(np.uint64).ravel()
+
+
+def first_rows(found: Marks) -> npt.NDArray[np.int64]:
+    """Return the places of the distinct marks' first appearances, in order."""
+    _, first = np.unique(found, return_index=True)
+    first.sort()
+    return first.astype(np.int64, copy=False)
 
 
 class CoalitionPool:
@@ -44,12 +68,15 @@ class CoalitionPool:
 
     def __init__(self, n_features: int) -> None:
         self.n_features = n_features
-        self._index: dict[bytes, int] = {}
+        # marks in sorted order, and the row of each; replaced, never written to, so that pools
+        # made by `map` can share them
+        self._marks = marks(np.zeros((0, n_features), dtype=bool))
+        self._rows = np.zeros(0, dtype=np.int64)
         self._coalitions: list[BoolCF] = []
         self._values: list[FloatCL] = []
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._rows)
 
     @property
     def coalitions(self) -> BoolCF:
@@ -71,11 +98,11 @@ class CoalitionPool:
 
     def missing(self, coalitions: BoolCF) -> BoolCF:
         """Return the distinct rows of `coalitions` the pool has no value for, in their order."""
-        fresh: dict[bytes, int] = {}
-        for row, key in enumerate(keys(coalitions)):
-            if key not in self._index:
-                fresh.setdefault(key, row)
-        return coalitions[list(fresh.values())]
+        return coalitions[self.new_rows(coalitions)]
+
+    def new_rows(self, coalitions: BoolCF) -> npt.NDArray[np.int64]:
+        """Return the rows of `coalitions` that `missing` returns, in order."""
+        return self._new_rows(marks(coalitions))
 
     def tell(self, coalitions: BoolCF, values: npt.ArrayLike) -> None:
         """Add values; a coalition the pool has already keeps its first value.
@@ -88,14 +115,17 @@ class CoalitionPool:
         values_CL = values_CL[:, None] if values_CL.ndim == 1 else values_CL
         if len(values_CL) != len(coalitions):
             raise ValueError(f"{len(coalitions)} coalitions but {len(values_CL)} values")
-        rows = []
-        for row, key in enumerate(keys(coalitions)):
-            if key not in self._index:
-                self._index[key] = len(self._index)
-                rows.append(row)
-        if rows:
-            self._coalitions.append(np.asarray(coalitions[rows], dtype=bool))
-            self._values.append(values_CL[rows])
+        found = marks(coalitions)
+        new = self._new_rows(found)
+        if not len(new):
+            return
+        together = np.concatenate([self._marks, found[new]])
+        order = together.argsort(kind="stable")
+        numbers = np.arange(len(together), dtype=np.int64)
+        numbers[: len(self._rows)] = self._rows
+        self._marks, self._rows = together[order], numbers[order]
+        self._coalitions.append(np.asarray(coalitions[new], dtype=bool))
+        self._values.append(values_CL[new])
 
     def lookup(self, coalitions: BoolCF) -> FloatCL:
         """Return the values [C, L] of coalitions that are all in the pool.
@@ -103,13 +133,30 @@ class CoalitionPool:
         Raises:
             KeyError: One of them has not been valued.
         """
-        return self.values[[self._index[key] for key in keys(coalitions)]]
+        rows = self._find(marks(coalitions))
+        if len(rows) and rows.min() < 0:
+            unknown = np.flatnonzero(coalitions[int(rows.argmin())]).tolist()
+            raise KeyError(f"the coalition of the features {unknown} has no value yet")
+        return self.values[rows]
 
     def map(self, transform: Callable[[FloatCL], FloatCL]) -> CoalitionPool:
         """Return a pool of the same coalitions with transformed values [C, L] -> [C, L']."""
         mapped = CoalitionPool(self.n_features)
-        mapped._index = dict(self._index)
+        mapped._marks, mapped._rows = self._marks, self._rows
         if self._coalitions:
             mapped._coalitions = [self.coalitions]
             mapped._values = [transform(self.values)]
         return mapped
+
+    def _find(self, found: Marks) -> npt.NDArray[np.int64]:
+        """Return the row of each mark, −1 where the pool doesn't have it."""
+        if not len(self._marks):
+            return np.full(len(found), -1, dtype=np.int64)
+        at = np.searchsorted(self._marks, found)
+        at[at == len(self._marks)] = 0
+        return np.where(self._marks[at] == found, self._rows[at], -1)
+
+    def _new_rows(self, found: Marks) -> npt.NDArray[np.int64]:
+        """Return where marks that the pool doesn't have appear first, in order."""
+        unknown = np.flatnonzero(self._find(found) < 0)
+        return unknown[first_rows(found[unknown])]

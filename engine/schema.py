@@ -7,11 +7,15 @@ describes each for readers of the files.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+from engine.ragged import Ragged
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning; readers refuse another version."""
@@ -237,14 +241,26 @@ class ScoreCost:
 
 
 def score_request(
-    examples: Sequence[int],
-    ids: Sequence[Sequence[int]],
-    hidden: Sequence[Sequence[int] | None],
+    examples: npt.ArrayLike,
+    ids: Ragged | Sequence[Sequence[int]],
+    hidden: Ragged | Sequence[Sequence[int] | None] | None,
     task: ScoreTask,
 ) -> pa.Table:
-    """Return a request table of distinct sequences, the task in its metadata."""
-    arrays = [examples, ids, hidden]
-    columns = [pa.array(a, f.type) for a, f in zip(arrays, SCORE_REQUEST, strict=True)]
+    """Return a request table of distinct sequences, the task in its metadata.
+
+    Args:
+        examples: Index of each sequence's example in its unit.
+        ids: Tokens of each prompt.
+        hidden: Positions of each that nothing attends to; None if all have all.
+        task: What else a host needs.
+    """
+    sequences = ids if isinstance(ids, Ragged) else Ragged.of(ids)
+    if hidden is None:
+        off: pa.Array = pa.nulls(sequences.n_rows, SCORE_REQUEST.field("hidden").type)
+    else:
+        rows = hidden if isinstance(hidden, Ragged) else Ragged.of(row or () for row in hidden)
+        off = rows.to_arrow(empty_is_null=True)
+    columns = [pa.array(np.asarray(examples, dtype=np.int32)), sequences.to_arrow(), off]
     table = pa.Table.from_arrays(columns, schema=SCORE_REQUEST)
     return table.replace_schema_metadata({"task": _dump(task)})
 
@@ -257,14 +273,33 @@ def task_of(request: pa.Table) -> ScoreTask:
 
 
 def score_reply(
-    log_probs: Sequence[Sequence[float] | None],
-    log_z: Sequence[float | None],
-    errors: Sequence[str | None],
+    log_probs: npt.NDArray[np.float32],
+    log_z: npt.NDArray[np.float32],
+    errors: Mapping[int, str],
     cost: ScoreCost,
 ) -> pa.Table:
-    """Return a reply table, one row a row of the request, the cost in its metadata."""
-    arrays = [log_probs, log_z, errors]
-    columns = [pa.array(a, f.type) for a, f in zip(arrays, SCORE_REPLY, strict=True)]
+    """Return a reply table, one row a row of the request, the cost in its metadata.
+
+    Args:
+        log_probs: [S, L].
+        log_z: [S].
+        errors: Row -> why it could not be scored; such a row has nulls for scores.
+        cost: Of the whole request.
+    """
+    n_rows, n_labels = log_probs.shape
+    failed = np.zeros(n_rows, dtype=bool)
+    failed[list(errors)] = True
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(n_rows + 1) * n_labels, pa.int32()),
+        pa.array(np.ascontiguousarray(log_probs).ravel(), pa.float32()),
+        mask=pa.array(failed) if n_rows else None,
+    )
+    messages = pa.array([errors.get(i) for i in range(n_rows)], pa.string()) if errors else None
+    columns = [
+        lists,
+        pa.array(log_z, pa.float32(), mask=failed),
+        pa.nulls(n_rows, pa.string()) if messages is None else messages,
+    ]
     table = pa.Table.from_arrays(columns, schema=SCORE_REPLY)
     return table.replace_schema_metadata({"cost": _dump(cost)})
 

@@ -22,6 +22,9 @@ from engine.errors import ConfigError
 from engine.explainers import build
 from engine.explainers import names as explainer_names
 from engine.explainers import parameters as explainer_parameters
+from engine.guests.names import is_guest
+from engine.guests.settings import check_guest, check_guest_inputs
+from engine.scheduling import without_scheduling
 from engine.seeds import digest
 from engine.types import FeatureKind, OperatorName, RationaleKind, Target
 
@@ -199,7 +202,8 @@ class ExplainerConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
-    """The method: lime, kernel_shap, exact, permutation_shap, occlusion or random."""
+    """The method: lime, kernel_shap, exact, permutation_shap, occlusion or random; or a guest such
+    as `guest:lime` or `guest:module:callable`."""
     id: str | None = None
     """Name in tables; the method, and its profile if any, if not given."""
     features: FeatureKind = "words"
@@ -209,26 +213,43 @@ class ExplainerConfig(BaseModel):
     replacement: str | None = None
     """The string of the `mask` and `neutral` operators."""
     target: Target = "log_odds"
-    """What is explained of the label's log-probability."""
+    """What is explained of the label's log-probability; for guests `probability` by default."""
+    sampling: Literal["pool", "own"] | None = None
+    """Coalitions of lime and kernel_shap: `pool` are shared by features, operator and seed, `own`
+    the method's own. By default `pool` where two explainers share, occlusion counted."""
     class_: str = Field(default="predicted", alias="class")
     """The label whose row is reported: `predicted`, `gold`, or a label's name."""
     seed: int | None = Field(default=None, ge=0)
     """Seed of the coalitions; the run's if not given. The compat profiles hand it to each
     explanation as their library would take it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _guests_explain_probabilities(cls, value: Any) -> Any:
+        if isinstance(value, dict) and is_guest(str(value.get("name"))):
+            return {"target": "probability", **value}
+        return value
+
     @model_validator(mode="after")
     def _parameters_known(self) -> ExplainerConfig:
+        if is_guest(self.name):
+            check_guest(self.name, self.params, self.features, self.operator)
+            return self
         if self.name not in explainer_names():
             raise ValueError(unknown("explainer", self.name, explainer_names()))
         known = set(explainer_parameters(self.name)) - {"seed"}
+        if self.sampling is not None and "sampling" not in known:
+            raise ValueError(f"{self.name} has no `sampling`: only lime and kernel_shap have")
         settings = {f.alias or key for key, f in ExplainerConfig.model_fields.items()}
         for key in self.model_extra or {}:
             if key not in known:
                 raise ValueError(
-                    unknown(f"parameter of {self.name}", key, [*sorted(known), *sorted(settings)])
+                    unknown(f"parameter of {self.name}", key, sorted(known | settings))
                 )
         try:
-            build(self.name, **self.params)
+            build(
+                self.name, **self.params, **({"sampling": self.sampling} if self.sampling else {})
+            )
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
@@ -351,6 +372,8 @@ class SweepConfig(_Section):
             if names.count(name) > 1:
                 raise ValueError(f"data.label_names: {name!r} stands twice")
         for explainer in self.explainers:
+            if is_guest(explainer.name):
+                check_guest_inputs(explainer.name, explainer.params, tuple(self.data.inputs))
             if explainer.class_ not in ("predicted", "gold", *self.label_names):
                 known = ["predicted", "gold", *self.label_names]
                 raise ValueError(unknown(f"class of {explainer.label}", explainer.class_, known))
@@ -365,7 +388,7 @@ class SweepConfig(_Section):
 
     def run_fingerprint(self) -> str:
         """Return the digest of all that affects results; scheduling and folders are left out."""
-        return digest(_without_scheduling(self))
+        return digest(without_scheduling(self))
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> str:
@@ -374,20 +397,3 @@ def unknown(what: str, given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown {what} {given!r}; {hint}"
-
-
-def _without_scheduling(section: BaseModel) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("scheduling"):
-            continue
-        value = getattr(section, key)
-        if isinstance(value, BaseModel):
-            value = _without_scheduling(value)
-        elif isinstance(value, list):
-            value = [_without_scheduling(v) if isinstance(v, BaseModel) else v for v in value]
-        if value != {} or not isinstance(getattr(section, key), BaseModel):
-            result[key] = value
-    result.update(section.model_extra or {})
-    return result

@@ -21,8 +21,11 @@ from engine.data import example_key
 from engine.errors import ExampleError
 from engine.explainers import build
 from engine.features import LIME_SPLIT, split_features
+from engine.guests.names import is_guest
+from engine.guests.run import explain_guest
+from engine.guests.texts import TextSpace
 from engine.masking import MaskedInputs, MaskedOn, Masker, Operator, masked_on
-from engine.metrics.faithfulness import Faithfulness
+from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.pool import CoalitionPool
 from engine.seeds import derive
 from engine.target import normalise, transform
@@ -56,7 +59,7 @@ class Ask:
     """Coalitions of a space that a consumer needs values for, and what the model is shown."""
 
     consumer: str
-    space: Space
+    space: Space | TextSpace
     coalitions: BoolCF
     masked: MaskedInputs
 
@@ -120,11 +123,11 @@ class Session:
         started = time.perf_counter()
         if task.class_rule == "gold" and self.example.label is None:
             raise ExampleError("no_gold_label", "class: gold, but the example has no label")
+        if is_guest(task.name):
+            explain_guest(self, task, raw)
+            return
         space = self._space_of(task)
-        seed = task.seed
-        if not task.compat:
-            seed = derive("explainer", seed, self.key, task.name, space.key)
-        explainer = build(task.name, **{**task.params, "seed": seed % 2**32})
+        explainer = build(task.name, **{**task.params, "seed": self._seed(task, space)})
         pool = self._pool(space, lambda v: self._value(v, task))
         missing = explainer.ask(pool)
         if len(missing):
@@ -149,7 +152,8 @@ class Session:
         started = time.perf_counter()
         plan = self.context.faithfulness
         seed = derive("random_orders", self.context.seed, self.key, space.key)
-        metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed)
+        baseline = self._baseline(task, space)
+        metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed, baseline)
         ranking = attribution.values[label]
         pool = self._pool(space, self._probabilities)
         consumer = f"metrics:{task.label}"
@@ -158,7 +162,7 @@ class Session:
             self._ask(consumer, space, missing)
             return
         rows = metric.fit(pool, ranking, label)
-        used = metric.ask(CoalitionPool(space.n_features), ranking)
+        used = metric.asked(ranking)
         self._use(consumer, space, used, time.perf_counter() - started)
         for row in rows:
             self.metrics.append(
@@ -172,6 +176,24 @@ class Session:
                 }
             )
 
+    def _seed(self, task: ExplainerTask, space: Space) -> int:
+        if task.compat:
+            return task.seed % 2**32
+        purpose = ("pool",) if task.pooled else ("explainer", task.name)
+        return derive(*purpose, task.seed, self.key, space.key) % 2**32
+
+    def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
+        """Return the pool of the task's space that its metrics find, if there is one."""
+        pooled = [t for t in self.context.explainers if t.pooled and t.space == task.space]
+        seeds = {t.seed: self._seed(t, space) for t in pooled[:1]}
+        samples = [
+            build(t.name, **t.params).pool_samples(space.n_features)
+            for t in pooled
+            if t.seed in seeds and space.n_features
+        ]
+        largest = max(samples, default=0)
+        return Baseline(seeds[pooled[0].seed], largest) if largest else None
+
     def _predict(self, raw: FloatCL) -> None:
         log_probs = raw[:-2]
         scaled = self._calibrated(log_probs[None])
@@ -183,7 +205,8 @@ class Session:
                 {"feature": i, "start": s.start, "end": s.end, "field": s.field}
                 for i, s in enumerate(example.rationale)
             ]
-        self._use(PREDICTION, self._space("", (), Operator("delete"), "text"), None, 0.0)
+        space = self._space("", (), Operator("delete"), "text")
+        self._use(PREDICTION, space, space.full, 0.0)
         self.predictions.append(
             {
                 **self._identity(),
@@ -266,13 +289,15 @@ class Session:
             template=self.context.template,
             tokenizer=self.tokenizer,
         )
-        operator = Operator(
+        on = masked_on(task.features, task.operator)
+        return self._space(task.operator_name, features, self._operator(task), on)
+
+    def _operator(self, task: ExplainerTask) -> Operator:
+        return Operator(
             task.operator,
             task.replacement or "",
             keep_separators=task.compat is not None and task.operator == "delete",
         )
-        on = masked_on(task.features, task.operator)
-        return self._space(task.operator_name, features, operator, on)
 
     def _space(
         self, name: str, features: tuple[Feature, ...], operator: Operator, on: MaskedOn
@@ -304,18 +329,17 @@ class Session:
             return None
         return pool
 
-    def _ask(self, consumer: str, space: Space, coalitions: BoolCF) -> None:
+    def _ask(self, consumer: str, space: Space | TextSpace, coalitions: BoolCF) -> None:
         error = self.answers.error(self.key, space.key, coalitions)
         if error is not None:
             raise ExampleError("not_scored", error)
         masked = space.masker.apply(coalitions)
         self.asks.append(Ask(consumer, space, coalitions, masked))
 
-    def _use(self, consumer: str, space: Space, used: BoolCF | None, seconds: float) -> None:
+    def _use(self, consumer: str, space: Space | TextSpace, used: BoolCF, seconds: float) -> None:
         usage = self.usage.setdefault(consumer, Usage())
-        coalitions = space.full if used is None else used
-        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(coalitions)
-        usage.evaluations += len(coalitions)
+        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(used)
+        usage.evaluations += len(used)
         usage.tokens += int(raw[:, -1].sum())
         usage.seconds += seconds
 

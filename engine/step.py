@@ -5,18 +5,28 @@ A step is a pure function of its arguments: it can be run again, anywhere, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from engine import schema
-from engine.answers import LOOKUPS, Answers, evaluations_table
+from engine.answers import (
+    Answers,
+    Lookup,
+    consumer_key,
+    evaluations_table,
+    lookups_table,
+    read_lookups,
+)
 from engine.context import StepContext, Unit
 from engine.data import example_key
-from engine.pool import keys
+from engine.masking import MaskedInputs
+from engine.pool import CoalitionPool, first_rows
+from engine.ragged import Ragged, concatenate, distinct, side_by_side
 from engine.session import Session, sessions
 from engine.store import UnitResult, read_parts
 from engine.target import normalise
@@ -108,60 +118,104 @@ def run_in_process(
 
 def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table, pa.Table]:
     """Gather all asks into one request of distinct sequences an example."""
-    examples: list[int] = []
-    ids: list[list[int]] = []
-    hidden: list[list[int] | None] = []
-    lookups: list[dict[str, Any]] = []
-    for number, session in enumerate(asking):
-        row_of: dict[tuple[tuple[int, ...], tuple[int, ...] | None], int] = {}
-        asked: set[tuple[str, bytes]] = set()
-        for ask in session.asks:
-            masked = ask.masked
-            rows = []
-            for index, sequence in enumerate(masked.sequences):
-                off = None if masked.hidden is None else (masked.hidden[index] or None)
-                key = (tuple(sequence), None if off is None else tuple(off))
-                if key not in row_of:
-                    row_of[key] = len(ids)
-                    examples.append(number)
-                    ids.append(list(sequence))
-                    hidden.append(off)
-                    rows.append((row_of[key], True))
-                else:
-                    rows.append((row_of[key], False))
-            brought: set[int] = set()
-            for coalition, sequence_index in zip(
-                keys(ask.coalitions), masked.row.tolist(), strict=True
-            ):
-                if (ask.space.key, coalition) in asked:
-                    continue
-                asked.add((ask.space.key, coalition))
-                row, new = rows[sequence_index]
-                fresh = new and row not in brought
-                brought.add(row)
-                lookups.append(
-                    {
-                        "example": session.key,
-                        "space": ask.space.key,
-                        "n_features": ask.space.n_features,
-                        "coalition": coalition,
-                        "sequence": row,
-                        "tokens": len(ids[row]),
-                        "consumer": _consumer_key(session.example.id, ask.consumer),
-                        "fresh": fresh,
-                    }
-                )
+    lookups: list[Lookup] = []
+    ids: list[Ragged] = []
+    hidden: list[Ragged] = []
+    n_rows = 0
+    for session in asking:
+        sequences, off, rows, first_ask = _gather([ask.masked for ask in session.asks])
+        lookups += _lookups(session, sequences.lengths, rows, first_ask, n_rows)
+        ids.append(sequences)
+        hidden.append(off)
+        n_rows += sequences.n_rows
     task = schema.ScoreTask(
         tuple(tuple(t) for t in context.labels.token_ids),
         context.factors["adapter"] if context.factors["adapter"] != "none" else "",
         context.by_example,
     )
-    request = schema.score_request(examples, ids, hidden, task)
-    return request, pa.Table.from_pylist(lookups, schema=LOOKUPS)
+    examples = np.repeat(np.arange(len(ids)), [sequences.n_rows for sequences in ids])
+    off = concatenate(hidden)
+    request = schema.score_request(examples, concatenate(ids), off if len(off.flat) else None, task)
+    return request, lookups_table(lookups)
 
 
-def _consumer_key(example: str, consumer: str) -> str:
-    return f"{example}\x1f{consumer}"
+class _Gathered(NamedTuple):
+    """The distinct sequences of several asks.
+
+    Attributes:
+        sequences: [D].
+        hidden: Positions of each that nothing attends to [D].
+        rows: For each ask, which of these belongs to each coalition [C].
+        first_ask: The ask that has each sequence first [D].
+    """
+
+    sequences: Ragged
+    hidden: Ragged
+    rows: list[npt.NDArray[np.int64]]
+    first_ask: npt.NDArray[np.int64]
+
+
+def _gather(asks: Sequence[MaskedInputs]) -> _Gathered:
+    sequences = concatenate([masked.sequences for masked in asks])
+    counts = [masked.sequences.n_rows for masked in asks]
+    starts = np.cumsum([0, *counts])
+    of_ask = np.repeat(np.arange(len(asks)), counts)
+    hidden = concatenate([masked.hidden or _no_rows(masked.sequences.n_rows) for masked in asks])
+    if len(asks) == 1:
+        return _Gathered(sequences, hidden, [asks[0].row], of_ask)
+    # a hidden position is told apart from a token by its sign; none hidden is the plain sequence
+    marked = hidden._replace(flat=-2 - hidden.flat)
+    found = distinct(side_by_side(sequences, marked) if len(hidden.flat) else sequences)
+    if len(found.first) < len(of_ask):
+        sequences, hidden = sequences.take(found.first), hidden.take(found.first)
+    rows = [
+        found.which[start + masked.row] for start, masked in zip(starts[:-1], asks, strict=True)
+    ]
+    return _Gathered(sequences, hidden, rows, of_ask[found.first])
+
+
+def _lookups(
+    session: Session,
+    lengths: npt.NDArray[np.int64],
+    rows: Sequence[npt.NDArray[np.int64]],
+    first_ask: npt.NDArray[np.int64],
+    base: int,
+) -> Iterator[Lookup]:
+    """Yield the lookups of a session's asks, each coalition where it is asked for first.
+
+    Args:
+        session: Whose asks they are.
+        lengths: Tokens of each of its distinct sequences [D].
+        rows: For each ask, the sequence of each coalition [C].
+        first_ask: The ask that brought each sequence [D].
+        base: Row of its first sequence in the request.
+    """
+    asked: dict[str, CoalitionPool] = {}
+    for number, (ask, row) in enumerate(zip(session.asks, rows, strict=True)):
+        space = ask.space
+        known = asked.setdefault(space.key, CoalitionPool(space.n_features))
+        new = known.new_rows(ask.coalitions)
+        known.tell(ask.coalitions[new], np.zeros(len(new)))
+        if not len(new):
+            continue
+        row = row[new]
+        fresh = np.zeros(len(row), dtype=bool)
+        fresh[first_rows(row)] = True
+        fresh &= first_ask[row] == number
+        consumer = consumer_key(session.example.id, ask.consumer)
+        yield Lookup(
+            session.key,
+            space.key,
+            ask.coalitions[new],
+            base + row,
+            lengths[row],
+            fresh,
+            consumer,
+        )
+
+
+def _no_rows(count: int) -> Ragged:
+    return Ragged(np.zeros(0, dtype=np.int32), np.zeros(count + 1, dtype=np.int64))
 
 
 def _result(
@@ -196,18 +250,22 @@ def _timings(
     all_tokens, all_seconds = 0, 0.0
     for lookups, reply in rounds:
         cost = schema.cost_of(reply)
-        fresh = lookups.filter(lookups.column("fresh"))
-        total = max(sum(fresh.column("tokens").to_pylist()), 1)
+        brought = [(ask.consumer, ask.tokens[ask.fresh]) for ask in read_lookups(lookups)]
+        total = max(sum(int(tokens.sum()) for _, tokens in brought), 1)
         all_tokens += total
         all_seconds += cost.seconds
-        for row in fresh.select(["consumer", "tokens"]).to_pylist():
-            count, tokens, seconds = new.get(row["consumer"], (0, 0, 0.0))
-            share = cost.seconds * row["tokens"] / total
-            new[row["consumer"]] = (count + 1, tokens + row["tokens"], seconds + share)
+        for consumer, of_ask in brought:
+            count, tokens, seconds = new.get(consumer, (0, 0, 0.0))
+            own = int(of_ask.sum())
+            new[consumer] = (
+                count + len(of_ask),
+                tokens + own,
+                seconds + cost.seconds * own / total,
+            )
     rows = []
     for session in replayed:
         for consumer, usage in session.usage.items():
-            key = _consumer_key(session.example.id, consumer)
+            key = consumer_key(session.example.id, consumer)
             count, tokens, seconds = new.get(key, (0, 0, 0.0))
             rows.append(
                 {

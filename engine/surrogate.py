@@ -155,6 +155,24 @@ def scatter(influence_CF: FloatCF, residuals_CL: FloatCL, counts_C: FloatC) -> F
     return centred * (n / (n - 1))
 
 
+def paired_scatter(fit: RidgeFit, first: slice, second: slice) -> FloatLF:
+    """Return `scatter` of units of two rows each: the i-th of `first` with the i-th of `second`.
+
+    Args:
+        fit: The surrogate.
+        first: Rows of the fit.
+        second: As many other rows.
+    """
+    variance = np.empty_like(fit.coef)
+    for label in range(len(variance)):
+        residuals = fit.residuals[:, label, None]
+        moves = fit.influence[first] * residuals[first] + fit.influence[second] * residuals[second]
+        n = len(moves)
+        centred = moves - moves.mean(axis=0) if n > 1 else moves
+        variance[label] = (centred**2).sum(axis=0) * (n / (n - 1) if n > 1 else 1.0)
+    return variance
+
+
 def _inverse(gram: FloatCF) -> FloatCF:
     try:
         inverse = np.asarray(np.linalg.inv(gram), dtype=np.float64)

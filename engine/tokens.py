@@ -56,11 +56,15 @@ class JsonTokenizer:
     Args:
         spec: The JSON text.
 
+    Attributes:
+        spec: The JSON text.
+
     Raises:
         ModelError: The text is no tokenizer.
     """
 
     def __init__(self, spec: str) -> None:
+        self.spec = spec
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(_untrimmed(spec))
         except Exception as error:  # the library raises bare Exception

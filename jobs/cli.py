@@ -206,6 +206,72 @@ def explain(
     raise typer.Exit(guarded(action))
 
 
+bench_app = typer.Typer(
+    help="Measure scoring, explainers, estimators and the scheduler on this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(bench_app, name="bench")
+
+BenchModel = Annotated[str, typer.Option("--model", help="Hub id or local folder.")]
+BenchData = Annotated[str, typer.Option("--data", help="Where the texts are.")]
+FieldOption = Annotated[str, typer.Option("--field", help="Column of the text.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="File the figures are written to.", metavar="FILE")
+]
+SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@bench_app.command("scoring")
+def bench_scoring(
+    samples: Annotated[int, typer.Option("--samples", help="Perturbations a text.", min=2)] = 192,
+    model: BenchModel = SMOLLM,
+    data: BenchData = "bundled:reviews",
+    field: FieldOption = "text",
+    texts: Annotated[int, typer.Option("--texts", help="Number of texts.", min=1)] = 6,
+    words: Annotated[
+        tuple[int, int], typer.Option("--words", help="Fewest and most words of a text.")
+    ] = (10, 25),
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="chat or short; both if not given.")
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            "--most",
+            help="Most prompts a text that the padded rungs and vLLM run; the rest is counted at "
+            "their rate.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    json_: JsonOption = None,
+) -> None:
+    """Score perturbations by every rung from padded batches to the packed trie, and vLLM."""
+
+    def action() -> int:
+        from jobs.bench.scoring import run as measure
+        from jobs.bench.workload import write_json
+
+        figures = measure(
+            model,
+            data=data,
+            field=field,
+            words=words,
+            n_texts=texts,
+            samples=samples,
+            prompts=prompt or ("chat", "short"),
+            most=most,
+            device=device,
+            console=Console(),
+        )
+        if json_ is not None:
+            write_json(figures, json_)
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
 @app.command()
 def doctor() -> None:
     """Say what is installed, which device there is, which models are at hand offline."""

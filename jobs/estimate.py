@@ -52,9 +52,9 @@ def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
         rows = request.num_rows
         tokens = len(request.column("ids").combine_chunks().flatten())
         asked.append((rows, tokens))
-        even = [-1.0] * len(schema.task_of(request).label_ids)
+        even = np.full((rows, len(schema.task_of(request).label_ids)), -1.0, dtype=np.float32)
         cost = schema.ScoreCost(0.0, tokens, "counted")
-        return schema.score_reply([even] * rows, [0.0] * rows, [None] * rows, cost)
+        return schema.score_reply(even, np.zeros(rows, dtype=np.float32), {}, cost)
 
     failures = 0
     for unit in shard(pair, examples, shard_size):

@@ -17,6 +17,7 @@ from engine.config import SweepConfig, apply_overrides, load_config, parse_confi
 from engine.context import Unit
 from engine.errors import ConfigError
 from engine.explainers import names, parameters
+from engine.guests.names import is_guest
 from engine.plan import Plan, build_plan
 from engine.step import run_in_process
 from engine.types import Example
@@ -100,6 +101,8 @@ def _sweep(
     spec: dict[str, Any] = {"name": explainer}
     if explainer in names() and "num_samples" in parameters(explainer):
         spec["num_samples"] = samples or SAMPLES
+    elif samples is not None and is_guest(explainer):
+        raise ConfigError("--samples: guests name it otherwise; use --set explainers.0.KEY=NUMBER")
     elif samples is not None and explainer in names():
         raise ConfigError(f"--samples: {explainer} has no number of samples")
     changes = [f"explainers={json.dumps([spec])}", "metrics.faithfulness=false"]

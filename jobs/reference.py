@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.config import json_schema
 from engine.explainers import names, parameters
+from engine.guests import names as guests
 
 SECTIONS = (
     ("run", "RunConfig"),
@@ -60,8 +61,10 @@ def _table(definition: dict[str, Any]) -> str:
 
 def _methods() -> str:
     lines = ["| method | parameters with their defaults |", "|---|---|"]
-    for name in names():
-        values = {k: v for k, v in parameters(name).items() if k != "seed"}
+    methods = {name: parameters(name) for name in names()}
+    methods |= {name: guests.parameters(name) for name in guests.names()}
+    for name, known in methods.items():
+        values = {k: v for k, v in known.items() if k not in ("seed", "sampling")}
         shown = ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in values.items())
         lines.append(f"| `{name}` | {shown or 'none'} |")
     return "\n".join(lines) + "\n"

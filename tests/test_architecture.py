@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("engine", "actors", "cluster", "jobs", "analysis")
+PACKAGES = ("engine", "actors", "cluster", "guests", "jobs", "analysis")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+GUESTS = ("lime_text", "shap_partition", "shap_kernel", "captum_kernel_shap")
 LONGEST = 400
 """Lines of a source file: one concept each."""
 
@@ -49,6 +50,7 @@ def test_files_are_short(path: Path) -> None:
         ("engine.plan", HEAVY),
         ("engine.commits", HEAVY | {"numpy", "pydantic"}),
         ("actors.host", HEAVY),
+        *((f"guests.{name}", HEAVY | {"captum"}) for name in GUESTS),
         ("analysis.load", HEAVY - {"polars"}),
         ("jobs.cli", HEAVY | {"numpy", "pyarrow", "pydantic"}),
     ],

@@ -26,6 +26,15 @@ class Explainer(ABC):
             ExampleError: The parameters don't suit this number of features.
         """
 
+    def pool_samples(self, n_features: int) -> int:
+        """Return how much of the shared pool it asks for, 0 if it has its own coalitions.
+
+        Args:
+            n_features: F ≥ 1.
+        """
+        del n_features
+        return 0
+
     @abstractmethod
     def fit(self, pool: CoalitionPool) -> Attribution:
         """Return the attribution, once `ask` returns no rows."""

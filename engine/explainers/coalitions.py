@@ -111,6 +111,20 @@ def check_integer(method: str, parameter: str, value: Any, minimum: int) -> None
         )
 
 
+def check_sampling(method: str, sampling: Any, compat: str | None) -> None:
+    """Check where a method's coalitions come from.
+
+    Raises:
+        ConfigError: Neither `own` nor `pool`, or `pool` in a compat profile.
+    """
+    check_choice(method, "sampling", sampling, ("own", "pool"))
+    if compat and sampling == "pool":
+        raise ConfigError(
+            f"{method}: `sampling: pool` doesn't go with `compat: {compat}`, which draws as the "
+            "library does"
+        )
+
+
 def check_choice(method: str, parameter: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Check a parameter that must be one of a few values.
 

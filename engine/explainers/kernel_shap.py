@@ -13,11 +13,13 @@ from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
     check_integer,
+    check_sampling,
     ends,
     no_features,
     require_samples,
 )
-from engine.explainers.pairs import Pairs, paired_design
+from engine.explainers.pairs import Pairs, pair_sizes, paired_design
+from engine.explainers.pool_design import pool_design, smallest
 from engine.pool import CoalitionPool
 from engine.surrogate import ConstrainedFit, constrained_least_squares, scatter
 from engine.types import Attribution, BoolCF, FloatL, FloatLF
@@ -42,13 +44,15 @@ class KernelShap(Explainer):
             2^F. 2F + 2048 if None, as in shap. With `compat`: shap's `nsamples`, which doesn't
             count the empty and the full one.
         seed: Of the draws.
+        sampling: `own` as above; `pool` takes the coalitions of `engine.explainers.pool_design`,
+            which other explainers with the same seed share.
         compat: `shap` reproduces shap 0.51's `KernelExplainer` after `np.random.seed(seed)`; None
             is the default profile.
         l1_reg: Only with `compat`: shap's feature selection, `num_features(K)`, `aic`, `bic`, a
             penalty, or False for none; `num_features(10)` if None, as in shap.
-        surrogate: `gaussian_process` values pairs chosen to be unlike each other (`spread_pairs`)
-            and takes the Shapley values from a regression of all the game's interactions
-            (`odd_process`); `num_samples` is F + 1024 if None, at most 4098.
+        surrogate: `gaussian_process` takes the Shapley values from a regression of all the game's
+            interactions (`odd_process`), with `sampling: own` from pairs chosen to be unlike each
+            other (`spread_pairs`); `num_samples` is F + 1024 if None, at most 4098.
         relative_error: Stop asking once the estimated relative error (`adaptive.relative_error`) is
             below this; `num_samples` is then the most. None spends all of `num_samples`.
     """
@@ -57,6 +61,7 @@ class KernelShap(Explainer):
 
     num_samples: int | None = None
     seed: int = 0
+    sampling: Literal["own", "pool"] = "own"
     compat: Literal["shap"] | None = None
     l1_reg: str | float | bool | None = None
     surrogate: Literal["gaussian_process"] | None = None
@@ -67,6 +72,7 @@ class KernelShap(Explainer):
             check_integer(self.name, "num_samples", self.num_samples, 1)
         check_integer(self.name, "seed", self.seed, 0)
         check_choice(self.name, "compat", self.compat, (None, "shap"))
+        check_sampling(self.name, self.sampling, self.compat)
         if self.l1_reg is not None:
             compat_shap.check_selection(self.l1_reg)
             if self.compat is None and self.l1_reg is not False:
@@ -140,20 +146,29 @@ class KernelShap(Explainer):
     def _advance(self, pool: CoalitionPool, tolerance: float) -> adaptive.Progress:
         return adaptive.advance(pool, self._at, self._steps(pool.n_features), tolerance)
 
+    def pool_samples(self, n_features: int) -> int:
+        """Return the budget where it is fixed, suffices and comes from the pool, else 0."""
+        budget = self._budget(n_features)
+        fixed = self.sampling == "pool" and self.relative_error is None
+        return budget if fixed and budget >= smallest(n_features) else 0
+
     def _budget(self, n_features: int) -> int:
         if self.num_samples is not None:
             return self.num_samples
         return adjusted.default_samples(n_features) if self.surrogate else 2 * n_features + 2048
 
     def _half(self, n_features: int) -> BoolCF:
-        if self.surrogate:
+        if self.surrogate and self.sampling == "own":
             return adjusted.adjusted_pairs(int(self.seed), n_features, self._budget(n_features))
         return self._design(n_features).coalitions
 
     def _design(self, n_features: int) -> Pairs:
         budget = self._budget(n_features)
-        smallest = min(2 * n_features + 2, 2**n_features)
-        require_samples(self.name, budget, n_features, smallest)
+        require_samples(self.name, budget, n_features, smallest(n_features))
+        if self.sampling == "pool":
+            pooled = pool_design(int(self.seed), n_features, budget)
+            weights = pooled.weights(pair_sizes(n_features).mass)
+            return Pairs(pooled.coalitions, weights, pooled.enumerated, pooled.strata, pooled.exact)
         return paired_design(int(self.seed), n_features, (min(budget, 2**n_features) - 2) // 2)
 
     def _fit(self, pool: CoalitionPool) -> Attribution:
@@ -175,6 +190,7 @@ class KernelShap(Explainer):
                 "enumerated": 2 + 2 * design.enumerated,
                 # what the drawn pairs leave once they have told the values apart
                 "dof": max(len(half) - design.enumerated - pool.n_features + 1, 1),
+                "sampling": self.sampling,
             },
         )
 

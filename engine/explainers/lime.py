@@ -14,21 +14,29 @@ from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
     check_integer,
+    check_sampling,
     distinct,
+    ends,
     everything,
     no_features,
     require_samples,
     uniform_subsets,
 )
+from engine.explainers.pool_design import PoolDesign, pool_design
 from engine.pool import CoalitionPool
 from engine.seeds import generator
-from engine.surrogate import RidgeFit, scatter, weighted_ridge
+from engine.surrogate import RidgeFit, paired_scatter, scatter, weighted_ridge
 from engine.types import Attribution, BoolCF, FloatC, FloatLF
 
 REFERENCE_SAMPLES = 5000
 """lime's own default of `num_samples`. There the full text is one row in 5000 and the ridge penalty
 of 1 is 1/5000 a row; the default profile keeps both shares at any budget, so that what is estimated
 doesn't depend on how many samples estimate it."""
+
+POOL_SAMPLES = 8
+"""Coalitions a feature from which on a pool serves LIME better than its own draws. Below, too few
+pairs are left beside the forced ones, and of a pair both members tell much the same of a linear
+surrogate."""
 
 
 class Design(NamedTuple):
@@ -70,6 +78,10 @@ class Lime(Explainer):
         num_samples: Rows of the regression, the full text included; at least F + 1. A coalition
             drawn twice is valued once.
         seed: Of the draws; the draws of a small budget are the first of a larger one's.
+        sampling: `own` as above; `pool` takes the coalitions of `engine.explainers.pool_design`,
+            which other explainers with the same seed share, from `num_samples` = 8F or 2^F on, and
+            estimates the same: what the sampling law has on a size is divided among the pool's
+            coalitions of that size.
         kernel_width: Of the kernel, on the distance × 100.
         compat: `lime` reproduces lime 0.2.0.1 at the same seed; None is the default profile.
         num_features: Only with `compat`: most features with a coefficient, 10 if None.
@@ -84,6 +96,7 @@ class Lime(Explainer):
     num_samples: int = REFERENCE_SAMPLES
     seed: int = 0
     kernel_width: float = 25.0
+    sampling: Literal["own", "pool"] = "own"
     compat: Literal["lime"] | None = None
     num_features: int | None = None
     feature_selection: compat_lime.Selection | None = None
@@ -93,6 +106,7 @@ class Lime(Explainer):
         check_integer(self.name, "num_samples", self.num_samples, 1)
         check_integer(self.name, "seed", self.seed, 0)
         check_choice(self.name, "compat", self.compat, (None, "lime"))
+        check_sampling(self.name, self.sampling, self.compat)
         width = self.kernel_width
         if isinstance(width, bool) or not isinstance(width, int | float) or not width > 0:
             raise ConfigError(f"lime: kernel_width must be a positive number, not {width!r}")
@@ -126,6 +140,8 @@ class Lime(Explainer):
             return self._advance(pool, self.relative_error).missing
         if self.compat:
             return pool.missing(self._compat_rows(pool.n_features))
+        if self.pool_samples(pool.n_features):
+            return pool.missing(_both(self._pooled(pool.n_features)))
         return pool.missing(self._design(pool.n_features).coalitions)
 
     def fit(self, pool: CoalitionPool) -> Attribution:
@@ -136,7 +152,15 @@ class Lime(Explainer):
             found = self._advance(pool, self.relative_error).found
             assert found is not None
             return found
+        if self.pool_samples(pool.n_features):
+            return self._fit_from_pool(pool)
         return self._fit_as_lime(pool) if self.compat else self._fit(pool)
+
+    def pool_samples(self, n_features: int) -> int:
+        """Return `num_samples` where it is fixed and the pool is used, else 0."""
+        suffices = self.num_samples >= min(POOL_SAMPLES * n_features, 2**n_features)
+        fixed = self.sampling == "pool" and self.relative_error is None
+        return self.num_samples if fixed and suffices else 0
 
     def used(self, pool: CoalitionPool) -> BoolCF:
         """Return the coalitions of all rounds."""
@@ -149,8 +173,9 @@ class Lime(Explainer):
         return replace(self, num_samples=budget, relative_error=None)
 
     def _steps(self, n_features: int) -> list[int]:
-        # where the first standard errors are
-        return adaptive.budgets(4 * n_features + 4, min(self.num_samples, 2**n_features))
+        # where the first standard errors are, and all rounds have the same sampling
+        first = POOL_SAMPLES * n_features if self.sampling == "pool" else 4 * n_features + 4
+        return adaptive.budgets(first, min(self.num_samples, 2**n_features))
 
     def _advance(self, pool: CoalitionPool, tolerance: float) -> adaptive.Progress:
         return adaptive.advance(pool, self._at, self._steps(pool.n_features), tolerance)
@@ -189,7 +214,51 @@ class Lime(Explainer):
             evaluations=len(coalitions),
             std_error=np.zeros_like(fit.coef) if exact else _std_error(fit, draws),
             r2=fit.r2,
-            diagnostics={"exact": exact, "ridge": penalty, "kernel_width": self.kernel_width},
+            diagnostics={
+                "exact": exact,
+                "ridge": penalty,
+                "kernel_width": self.kernel_width,
+                "sampling": "own",
+            },
+        )
+
+    def _pooled(self, n_features: int) -> PoolDesign:
+        return pool_design(int(self.seed), n_features, self.num_samples)
+
+    def _fit_from_pool(self, pool: CoalitionPool) -> Attribution:
+        n, n_features = self.num_samples, pool.n_features
+        design = self._pooled(n_features)
+        coalitions = _both(design)
+        x_CF = coalitions.astype(np.float64)
+        share = n / REFERENCE_SAMPLES
+        weights = np.concatenate([[(n - share) / n_features, share], self._pair_weights(design)])
+        weights[0] *= kernel(coalitions[:1], self.kernel_width)[0]
+        fit = weighted_ridge(x_CF, pool.lookup(coalitions), weights, share)
+        return Attribution(
+            values=fit.coef,
+            base=fit.intercept,
+            evaluations=len(coalitions),
+            std_error=_pair_std_error(fit, design),
+            r2=fit.r2,
+            diagnostics={
+                "exact": design.exact,
+                "ridge": share,
+                "kernel_width": self.kernel_width,
+                "sampling": "pool",
+            },
+        )
+
+    def _pair_weights(self, design: PoolDesign) -> FloatC:
+        """Return the weights of the smaller coalitions, then of their complements [2P]."""
+        n_features = design.coalitions.shape[1]
+        sizes = np.arange(1, n_features // 2 + 1)
+        # both coalitions of a pair of the middle size share that size's mass
+        halved = np.where(2 * sizes == n_features, 0.5, 1.0)
+        law = halved * (self.num_samples - self.num_samples / REFERENCE_SAMPLES) / n_features
+        of_size = np.arange(n_features) < sizes[:, None]
+        near = np.arange(n_features) < n_features - sizes[:, None]
+        return np.concatenate(
+            [design.weights(law * kernel(kept, self.kernel_width)) for kept in (of_size, near)]
         )
 
     def _compat_rows(self, n_features: int) -> BoolCF:
@@ -221,6 +290,27 @@ def kernel(coalitions: BoolCF, width: float) -> FloatC:
     kept = coalitions.mean(axis=1)
     distance = 100 * (1 - np.sqrt(kept))
     return np.sqrt(np.exp(-(distance**2) / width**2))
+
+
+def _both(design: PoolDesign) -> BoolCF:
+    """Return the empty and the full coalition, the pool's smaller ones, then their complements."""
+    half = design.coalitions
+    return np.concatenate([ends(half.shape[1]), half, ~half])
+
+
+def _pair_std_error(fit: RidgeFit, design: PoolDesign) -> FloatLF | None:
+    """Return the sandwich standard error with pairs as units, stratum by stratum."""
+    n_pairs = len(design.coalitions)
+    if design.exact:
+        return np.zeros_like(fit.coef)
+    if n_pairs - design.enumerated < fit.coef.shape[1]:  # their spread says little
+        return None
+    variance = np.zeros_like(fit.coef)
+    for stratum in design.strata:
+        first = slice(stratum.rows.start + 2, stratum.rows.stop + 2)
+        second = slice(first.start + n_pairs, first.stop + n_pairs)
+        variance += stratum.unseen * paired_scatter(fit, first, second)
+    return np.sqrt(variance)
 
 
 def _std_error(fit: RidgeFit, draws: FloatC) -> FloatLF | None:

@@ -49,7 +49,7 @@ class Pairs(NamedTuple):
     exact: bool
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
     """The sizes 1..⌊F/2⌋: Shapley kernel mass of each with its complement, and number of pairs."""
 
     mass: Floats
@@ -76,7 +76,7 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     """
     if n_pairs == 2 ** (n_features - 1) - 1:
         return _all_pairs(n_features)
-    sizes = _sizes(n_features)
+    sizes = pair_sizes(n_features)
     n_full, left = _border(sizes, n_pairs)
     border = [_all_of_size(n_features, size) for size in range(1, n_full + 1)]
     weights = [np.full(len(b), m / len(b)) for b, m in zip(border, sizes.mass, strict=False)]
@@ -94,7 +94,7 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     )
 
 
-def _draw_sizes(seed: int, n_features: int, sizes: _Sizes, n_full: int, left: int) -> Pairs:
+def _draw_sizes(seed: int, n_features: int, sizes: Sizes, n_full: int, left: int) -> Pairs:
     """Return `left` pairs of the sizes above `n_full`, pooled sizes at the end."""
     random = generator("kernel_shap", seed, n_features)
     counts, expected = _allocate(random, left, sizes.mass[n_full:])
@@ -119,15 +119,16 @@ def _draw_sizes(seed: int, n_features: int, sizes: _Sizes, n_full: int, left: in
     return Pairs(np.concatenate(blocks), np.concatenate(weights), 0, tuple(strata), exact=False)
 
 
-def _sizes(n_features: int) -> _Sizes:
+def pair_sizes(n_features: int) -> Sizes:
+    """Return the sizes of pairs; the mass sums to 1."""
     size = np.arange(1, n_features // 2 + 1)
     middle = 2 * size == n_features
     mass = np.where(middle, 1, 2) / (size * (n_features - size))
     pairs = [math.comb(n_features, s) // (2 if 2 * s == n_features else 1) for s in size.tolist()]
-    return _Sizes(mass / mass.sum(), tuple(pairs))
+    return Sizes(mass / mass.sum(), tuple(pairs))
 
 
-def _border(sizes: _Sizes, n_pairs: int) -> tuple[int, int]:
+def _border(sizes: Sizes, n_pairs: int) -> tuple[int, int]:
     """Return how many sizes are enumerated, and the pairs left for the others."""
     left = n_pairs
     # below two pairs a feature, each feature alone and left out tells more than random pairs do

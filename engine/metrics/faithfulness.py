@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.explainers.pool_design import pool_design, size_sequence
 from engine.metrics.ranking import order
 from engine.metrics.registry import info
 from engine.pool import CoalitionPool
@@ -43,6 +44,18 @@ class MetricRow(NamedTuple):
         return info(self.metric).definition_version
 
 
+class Baseline(NamedTuple):
+    """The shared pool of an example's explainers (`engine.explainers.pool_design`).
+
+    Attributes:
+        seed: Of the pool.
+        num_samples: How many coalitions its largest user takes.
+    """
+
+    seed: int
+    num_samples: int
+
+
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
     """Comprehensiveness, sufficiency (DeYoung et al. 2020) and the deletion curve.
@@ -62,12 +75,17 @@ class Faithfulness:
             steps of nearly equal size, a shorter one feature by feature.
         seed: From the example and the feature space only, so that all explainers of an example
             share the random orders' evaluations.
+        baseline: The pool whose coalitions of a size, uniform given the size, stand for random
+            sets: their mean estimates the same expected value for nothing. Sizes of which the pool
+            has fewer than `random_orders` are filled up from the same sequence. None draws random
+            orders.
     """
 
     fractions: tuple[float, ...] = (0.01, 0.05, 0.10, 0.20, 0.50)
     random_orders: int = 10
     curve_points: int = 20
     seed: int = 0
+    baseline: Baseline | None = None
 
     def __post_init__(self) -> None:
         if not self.fractions or not all(0 < k <= 1 for k in self.fractions):
@@ -144,10 +162,30 @@ class Faithfulness:
         """Return the coalitions [C, F] of the random orders, the same for every explanation."""
         return np.concatenate(list(self._random_sets(n_features).values()))
 
+    def asked(self, scores_F: FloatF) -> BoolCF:
+        """Return the distinct coalitions [C, F] that the metrics add to what explainers asked.
+
+        What one explanation needs, with the random sets but for those that the pool has anyway.
+        """
+        n = len(scores_F)
+        if n == 0:
+            return np.zeros((0, 0), dtype=bool)
+        random = [self.random_coalitions(n)]
+        if self.baseline is not None:
+            random = [_members(*self._pairs(n, size), size) for size in self._random_sizes(n)]
+        wanted = np.concatenate([*random, self.ranked_coalitions(scores_F)])
+        return CoalitionPool(n).missing(wanted)
+
+    def _random_sizes(self, n: int) -> list[int]:
+        """Return how many features are removed in the sets a metric needs, ascending."""
+        sizes = self.set_sizes(n)
+        return sorted({*self.curve_sizes(n), *sizes, *(n - size for size in sizes)})
+
     def _random_sets(self, n: int) -> dict[int, BoolCF]:
         """Return, for each size that a metric needs, coalitions [C, F] with that many removed."""
-        sizes = self.set_sizes(n)
-        wanted = sorted({*self.curve_sizes(n), *sizes, *(n - size for size in sizes)})
+        wanted = self._random_sizes(n)
+        if self.baseline is not None:
+            return {size: _members(self._pairs(n, size)[0], 0, size) for size in wanted}
         orders = self._orders(n)
         return {
             size: _all_without(n, size)
@@ -156,12 +194,35 @@ class Faithfulness:
             for size in wanted
         }
 
+    def _pairs(self, n: int, size: int) -> tuple[BoolCF, int]:
+        """Return the smaller coalitions of pairs with `size` removed, and how many the pool has."""
+        assert self.baseline is not None
+        smaller = min(size, n - size)
+        if smaller == 0:
+            return np.zeros((1, n), dtype=bool), 1
+        design = pool_design(self.baseline.seed, n, self.baseline.num_samples)
+        held = int(design.drawn[smaller - 1])
+        least = ceil(self.random_orders / 2) if 2 * smaller == n else self.random_orders
+        least = min(least, design.pairs[smaller - 1])
+        if held < least:
+            return size_sequence(self.baseline.seed, n, smaller, least), held
+        return design.coalitions[design.sizes == smaller], held
+
     def _orders(self, n: int) -> list[IntF]:
         orders: list[IntF] = []
         for pair in range((self.random_orders + 1) // 2):
             row = generator("random_orders", self.seed, pair).permutation(n)
             orders += [row, row[::-1]]
         return orders[: self.random_orders]
+
+
+def _members(half: BoolCF, start: int, size: int) -> BoolCF:
+    """Return the coalitions with `size` removed of the pairs from `start` on."""
+    half = half[start:]
+    n = half.shape[1]
+    if 2 * size == n:
+        return np.concatenate([half, ~half])
+    return ~half if 2 * size < n else half
 
 
 def _without(by_rank: IntF, sizes: list[int]) -> BoolCF:

@@ -1,1 +1,1 @@
-"""`rayxai bench`: measurements against the alternatives."""
+"""Benchmarks of scoring, explainers, estimators and the scheduler, against the alternatives."""

@@ -95,15 +95,16 @@ def test_masking_is_the_same_alone_and_in_a_batch(
     )
     batch = made.apply(coalitions)
     prompt = TEMPLATE.render(fields)
-    assert bytes(batch.sequences[batch.row[0]]).decode() == prompt
-    assert sorted(set(batch.row.tolist())) == list(range(len(batch.sequences)))
+    sequences = batch.sequences.to_lists()
+    assert bytes(sequences[batch.row[0]]).decode() == prompt
+    assert sorted(set(batch.row.tolist())) == list(range(len(sequences)))
     for row, coalition in zip(batch.row, coalitions, strict=True):
         alone = made.apply(coalition[None])
-        assert alone.sequences == [batch.sequences[row]]
+        assert alone.sequences.to_lists() == [sequences[row]]
         if batch.hidden is not None and alone.hidden is not None:
-            assert alone.hidden == [batch.hidden[row]]
+            assert alone.hidden.to_lists() == [batch.hidden.row(row).tolist()]
         else:
-            assert bytes(alone.sequences[0]).decode() == made.text(coalition)
+            assert bytes(alone.sequences.row(0).tolist()).decode() == made.text(coalition)
 
 
 @settings(max_examples=100)

@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A head node with two logical GPUs, blocking in its own process group; ended by its pid."""
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent = free_ports(4)
     # A short path: the sockets of Ray lie below it.
     folder = Path("/tmp") / f"rayxai-{os.getpid()}"
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
@@ -43,6 +43,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--num-gpus=2",
             "--include-dashboard=true", f"--dashboard-port={dashboard}",
             f"--ray-client-server-port={client}", "--dashboard-host=127.0.0.1",
+            # by default a fixed port, which the Ray of a driver that was killed may still hold
+            f"--dashboard-agent-listen-port={agent}",
             "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={folder}",
         ],
         env=environment,

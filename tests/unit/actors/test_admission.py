@@ -2,62 +2,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from actors.admission import AdmissionQueue
-from actors.backend import BackendOutOfMemoryError, HostInfo, Scores
+from actors.backend import HostInfo, Scores, SequenceBatch
 from actors.batching import ScoreSequence
 from engine.errors import ModelError
 from engine.schema import SCORE_REPLY, ScoreTask, cost_of, score_request
+from tests.unit.actors.recorder import INFO, Recorder
 
 TASK = ScoreTask(((1,), (2,)))
-INFO = HostInfo("m", "w", 1, 1, 0.0, "cpu", "s", "digest", "text", None)
-
-
-class Recorder:
-    """Answers with functions of the ids, writes down its batches, and waits when told to."""
-
-    batch_tokens = 12
-
-    def __init__(self, most_sequences: int | None = None) -> None:
-        self.batches: list[list[ScoreSequence]] = []
-        self.prefixes: list[int] = []
-        self.threads: set[int] = set()
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.most_sequences = most_sequences
-        self.broken: set[int] = set()
-
-    def load(self) -> HostInfo:
-        self.threads.add(threading.get_ident())
-        return INFO
-
-    def check(self, sequence: ScoreSequence, task: ScoreTask) -> None:
-        self.threads.add(threading.get_ident())
-        if task.adapter:
-            raise ModelError("no adapters here")
-        if not sequence.ids:
-            raise ValueError("the prompt is empty")
-
-    def score(self, sequences: Sequence[ScoreSequence], task: ScoreTask, prefix: int) -> Scores:
-        self.threads.add(threading.get_ident())
-        self.entered.set()
-        assert self.go_on.wait(30)
-        if self.most_sequences is not None and len(sequences) > self.most_sequences:
-            raise BackendOutOfMemoryError("too many")
-        if any(self.broken & set(sequence.ids) for sequence in sequences):
-            raise RuntimeError("device lost")
-        self.batches.append(list(sequences))
-        self.prefixes.append(prefix)
-        sums = np.array([sum(s.ids) - 100 * len(s.hidden) for s in sequences], dtype=np.float32)
-        width = max(len(s.ids) for s in sequences)
-        log_probs = np.stack([-sums - label[0] for label in task.label_ids], axis=1)
-        return Scores(log_probs, sums, width * len(sequences))
 
 
 def request(
@@ -70,7 +27,7 @@ def request(
 
 
 class Held:
-    """A queue that is held in its first batch while more requests arrive."""
+    """A queue that is held in its first group while more requests arrive."""
 
     def __init__(self, backend: Recorder) -> None:
         self.backend = backend
@@ -81,7 +38,7 @@ class Held:
         self.first = self.pool.submit(self.queue.score, request([[99]]))
         assert backend.entered.wait(30)
 
-    def submit(self, table: pa.Table) -> object:
+    def submit(self, table: pa.Table) -> Future[pa.Table]:
         """Submit and return once the request stands in the queue, behind those before it."""
         depth = self.queue.stats().queue_depth
         future = self.pool.submit(self.queue.score, table)
@@ -94,9 +51,13 @@ class Held:
         self.first.result(30)
 
     @property
-    def batches(self) -> list[list[ScoreSequence]]:
-        """The batches after the one that was held."""
-        return self.backend.batches[1:]
+    def groups(self) -> list[list[ScoreSequence]]:
+        """The groups after the one that was held."""
+        return self.backend.groups[1:]
+
+    @property
+    def ids(self) -> list[list[tuple[int, ...]]]:
+        return [[row.ids for row in group] for group in self.groups]
 
 
 def test_a_reply_has_a_row_a_row_of_the_request_in_its_order() -> None:
@@ -129,125 +90,166 @@ def test_the_model_is_loaded_and_called_on_one_thread_only() -> None:
     queue.stop()
 
 
-def test_waiting_requests_share_batches_and_equal_sequences_run_once() -> None:
+def test_waiting_requests_are_handed_over_together() -> None:
     held = Held(Recorder())
     one = held.submit(request([[1, 2, 3], [1, 2]]))
-    two = held.submit(request([[1, 2], [1, 4, 4, 4]]))
+    two = held.submit(request([[1, 2], [1, 4, 4, 4]], hidden=[[0], None]))
     held.release()
     assert one.result(30)["log_z"].to_pylist() == [6.0, 3.0]
-    assert two.result(30)["log_z"].to_pylist() == [3.0, 13.0]
-    ran = [sequence.ids for batch in held.batches for sequence in batch]
-    assert ran == [(1, 2), (1, 2, 3), (1, 4, 4, 4)]
-    assert held.backend.prefixes == [0, *[1] * len(held.batches)]
+    assert two.result(30)["log_z"].to_pylist() == [-97.0, 13.0]
+    # one group: the backend sees all rows and finds the equal ones (test_bucketed, test_packed)
+    assert held.groups == [
+        [
+            ScoreSequence((1, 2, 3)),
+            ScoreSequence((1, 2)),
+            ScoreSequence((1, 2), (0,)),
+            ScoreSequence((1, 4, 4, 4)),
+        ]
+    ]
     held.queue.stop()
 
 
-def test_costs_add_up_to_what_was_computed_and_a_shared_sequence_is_split() -> None:
+def test_a_prompt_that_came_before_is_not_computed_again() -> None:
+    backend = Recorder()
+    queue = AdmissionQueue(backend)
+    queue.start()
+    first = queue.score(request([[1, 2], [3]]))
+    second = queue.score(request([[4], [1, 2], [1, 2]]))
+    assert second["log_probs"].to_pylist()[1:] == [first["log_probs"][0].as_py()] * 2
+    assert [[row.ids for row in group] for group in backend.groups] == [[(1, 2), (3,)], [(4,)]]
+    stats = queue.stats()
+    assert (stats.sequences, stats.sequences_computed, stats.sequences_remembered) == (5, 3, 2)
+    assert cost_of(second).tokens_computed == 1
+    third = queue.score(request([[3]]))
+    assert third["log_z"].to_pylist() == [3.0]
+    assert cost_of(third).tokens_computed == 0
+    queue.stop()
+
+
+def test_a_queue_may_be_told_to_remember_nothing() -> None:
+    backend = Recorder()
+    queue = AdmissionQueue(backend, remember=0)
+    queue.start()
+    for _ in range(2):
+        queue.score(request([[1, 2]]))
+    assert len(backend.groups) == 2
+    assert queue.stats().sequences_remembered == 0
+    queue.stop()
+
+
+def test_costs_add_up_to_what_was_computed_by_the_length_of_the_rows() -> None:
     held = Held(Recorder())
     one = held.submit(request([[1, 2]]))
-    two = held.submit(request([[1, 2], [7, 7]]))
+    two = held.submit(request([[1, 2], [7, 7, 7, 7]]))
     held.release()
     costs = [cost_of(future.result(30)) for future in (one, two)]
-    assert [cost.tokens_computed for cost in costs] == [1, 3]
+    assert [cost.tokens_computed for cost in costs] == [2, 6]
+    assert costs[1].seconds == pytest.approx(3 * costs[0].seconds)
     stats = held.queue.stats()
     assert stats.requests == 3
     assert stats.sequences == 4
-    assert stats.sequences_computed == 3
-    assert stats.tokens_computed == 1 + 4
+    assert stats.sequences_computed == 4
+    assert stats.tokens_asked == 1 + 8
+    assert stats.tokens_computed == 1 + 8
+    assert stats.tokens_distinct == 0 + 7
     assert sum(cost.seconds for cost in costs) < stats.busy_seconds
     assert stats.queue_depth == 0
     held.queue.stop()
 
 
-def test_tasks_with_other_labels_never_share_a_batch() -> None:
+def test_tasks_with_other_labels_or_adapters_are_never_scored_together() -> None:
     held = Held(Recorder())
     one = held.submit(request([[3]]))
     two = held.submit(request([[3]], ScoreTask(((8,),))))
+    three = held.submit(request([[3]], ScoreTask(TASK.label_ids, adapter="tuned")))
     held.release()
     assert one.result(30)["log_probs"].to_pylist() == [[-4, -5]]
     assert two.result(30)["log_probs"].to_pylist() == [[-11]]
-    assert len(held.batches) == 2
+    assert three.result(30)["log_probs"].to_pylist() == [[-4, -5]]
+    assert held.ids == [[(3,)]] * 3
+    assert [task.adapter for task in held.backend.tasks[1:]] == ["", "", "tuned"]
     held.queue.stop()
 
 
-def test_by_example_batches_are_those_of_an_empty_queue() -> None:
+def test_by_example_groups_are_those_of_an_empty_queue() -> None:
     task = ScoreTask(TASK.label_ids, by_example=True)
-    rows = [[4, 1, 1], [4, 2], [4, 9], [4, 1, 1], [5, 5], [5, 6]]
-    examples = [0, 0, 0, 1, 1, 1]
+    rows = [[4, 1, 1], [4, 2], [5, 5], [4, 9], [4, 1, 1], [5, 6]]
+    examples = [0, 0, 1, 0, 1, 1]
     alone = Recorder()
     queue = AdmissionQueue(alone)
     queue.start()
     queue.score(request(rows, task, examples))
     queue.stop()
-    assert [[s.ids for s in batch] for batch in alone.batches] == [
-        [(4, 2), (4, 9), (4, 1, 1)],
-        [(5, 5), (5, 6), (4, 1, 1)],
+    assert [[s.ids for s in group] for group in alone.groups] == [
+        [(4, 1, 1), (4, 2), (4, 9)],
+        [(5, 5), (4, 1, 1), (5, 6)],
     ]
-    assert alone.prefixes == [1, 0]
 
     held = Held(Recorder())
     others = held.submit(request([[4, 2], [4, 3]]))
-    mine = held.submit(request(rows[::-1], task, examples[::-1]))
+    mine = held.submit(request(rows, task, examples))
+    also = held.submit(request(rows, task, examples))  # computed again, whatever is known
     held.release()
-    for future in (others, mine):
+    for future in (others, mine, also):
         future.result(30)
-    for batch in alone.batches:
-        assert batch in held.batches
+    assert held.groups == [[ScoreSequence((4, 2)), ScoreSequence((4, 3))], *alone.groups * 2]
+    assert held.queue.stats().sequences_remembered == 0
     held.queue.stop()
 
 
 def test_a_row_that_cannot_be_scored_says_why_and_the_others_are_scored() -> None:
-    queue = AdmissionQueue(Recorder())
+    backend = Recorder()
+    backend.wrong = {66}
+    queue = AdmissionQueue(backend)
     queue.start()
-    reply = queue.score(request([[1], [], [2]]))
-    assert reply["error"].to_pylist() == [None, "the prompt is empty", None]
-    assert reply["log_probs"].to_pylist() == [[-2, -3], None, [-3, -4]]
+    reply = queue.score(request([[1], [], [66], [2]]))
+    errors = [None, "the prompt is empty", "too wrong", None]
+    assert reply["error"].to_pylist() == errors
+    assert reply["log_probs"].to_pylist() == [[-2, -3], None, None, [-3, -4]]
     assert queue.score(request([[]]))["log_z"].to_pylist() == [None]
     queue.stop()
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
-    backend = Recorder(most_sequences=2)
-    queue = AdmissionQueue(backend)
-    queue.start()
-    reply = queue.score(request([[i] for i in range(1, 8)]))
-    assert reply["log_z"].to_pylist() == [float(i) for i in range(1, 8)]
-    assert max(len(batch) for batch in backend.batches) == 2
-    queue.stop()
-
-
-def test_a_single_sequence_that_does_not_fit_is_a_row_error() -> None:
-    queue = AdmissionQueue(Recorder(most_sequences=0))
-    queue.start()
-    (error,) = queue.score(request([[1, 2]]))["error"].to_pylist()
-    assert "2 tokens" in error
-    assert "memory" in error
-    queue.stop()
-
-
-def test_a_failing_batch_fails_the_requests_in_it_and_the_host_goes_on() -> None:
+def test_a_failing_group_fails_the_requests_in_it_and_the_host_goes_on() -> None:
     backend = Recorder()
     backend.broken = {7}
     held = Held(backend)
     bad = held.submit(request([[7], [1, 1]]))
-    good = held.submit(request([[2, 2, 2, 2, 2, 2, 2]]))
+    merged = held.submit(request([[2, 2]]))
+    other = held.submit(request([[3, 3]], ScoreTask(((8,),))))
     held.release()
-    with pytest.raises(RuntimeError, match="device lost"):
-        bad.result(30)
-    assert good.result(30)["log_z"].to_pylist() == [14.0]
+    for future in (bad, merged):
+        with pytest.raises(RuntimeError, match="device lost"):
+            future.result(30)
+    assert other.result(30)["log_z"].to_pylist() == [6.0]
     assert held.queue.score(request([[3]]))["log_z"].to_pylist() == [3.0]
     held.queue.stop()
 
 
-def test_a_task_the_model_refuses_fails_its_request_alone() -> None:
-    queue = AdmissionQueue(Recorder())
+def test_a_request_that_failed_in_one_group_leaves_no_work_behind() -> None:
+    backend = Recorder()
+    backend.broken = {7}
+    queue = AdmissionQueue(backend)
     queue.start()
-    with pytest.raises(ModelError, match="no adapters"):
-        queue.score(request([[1]], ScoreTask(TASK.label_ids, adapter="abc")))
-    with pytest.raises(ValueError, match="at least one token"):
-        queue.score(request([[1]], ScoreTask(())))
-    assert queue.score(request([[1]])).num_rows == 1
+    task = ScoreTask(TASK.label_ids, by_example=True)
+    with pytest.raises(RuntimeError, match="device lost"):
+        queue.score(request([[7], [1], [2]], task, [0, 1, 2]))
+    queue.score(request([[3]]))
+    assert backend.groups == [[ScoreSequence((3,))]]
     queue.stop()
+
+
+def test_a_task_the_model_refuses_fails_its_request_alone() -> None:
+    held = Held(Recorder())
+    bad = held.submit(request([[1]], ScoreTask(TASK.label_ids, adapter="unknown")))
+    good = held.submit(request([[1]]))
+    with pytest.raises(ValueError, match="at least one token"):
+        held.queue.score(request([[1]], ScoreTask(())))
+    held.release()
+    with pytest.raises(ModelError, match="no adapters"):
+        bad.result(30)
+    assert good.result(30).num_rows == 1
+    held.queue.stop()
 
 
 def test_stopping_answers_everyone_who_waits() -> None:
@@ -268,7 +270,7 @@ def test_stopping_answers_everyone_who_waits() -> None:
 
 def test_the_thread_dying_answers_everyone_who_waits() -> None:
     class Dying(Recorder):
-        def score(self, sequences: object, task: object, prefix: int) -> Scores:
+        def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
             self.entered.set()
             assert self.go_on.wait(30)
             raise SystemExit(3)
@@ -291,13 +293,11 @@ def test_a_failed_load_is_raised_to_the_caller() -> None:
 
 
 def test_requests_are_taken_in_order_of_arrival_up_to_the_admission_budget() -> None:
-    backend = Recorder()
-    held = Held(backend)
+    held = Held(Recorder())
     held.queue._admit_tokens = 3
     futures = [held.submit(request([[i, i]])) for i in (5, 1, 3)]
     held.release()
     for future in futures:
         future.result(30)
-    ran = [[sequence.ids for sequence in batch] for batch in held.batches]
-    assert ran == [[(1, 1), (5, 5)], [(3, 3)]]
+    assert held.ids == [[(5, 5), (1, 1)], [(3, 3)]]
     held.queue.stop()

@@ -8,7 +8,6 @@ from actors.batching import (
     ScoreSequence,
     by_length,
     continuations,
-    dedupe,
     shared_prefix,
     token_batches,
     tokens_to_run,
@@ -24,21 +23,6 @@ def sequences(draw: st.DrawFn) -> list[ScoreSequence]:
         hidden = draw(st.sets(st.integers(0, len(row) - 1), max_size=2))
         made.append(ScoreSequence(row, tuple(sorted(hidden))))
     return made
-
-
-@given(sequences())
-def test_dedupe_keeps_each_distinct_sequence_once_and_finds_every_input(
-    many: list[ScoreSequence],
-) -> None:
-    distinct, places = dedupe(many)
-    assert len(set(distinct)) == len(distinct)
-    assert [distinct[place] for place in places] == many
-
-
-def test_the_same_tokens_with_other_hidden_positions_are_another_sequence() -> None:
-    distinct, places = dedupe([ScoreSequence((1, 2)), ScoreSequence((1, 2), (0,))])
-    assert len(distinct) == 2
-    assert places == [0, 1]
 
 
 @given(sequences(), st.randoms())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -95,6 +96,47 @@ def _fallback_bpe() -> str:
     return tokenizer.to_str()
 
 
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The expression that splits texts for Llama 3, Qwen and others of their time."""
+
+
+def _byte_level_after(pre_tokenizer: pre_tokenizers.PreTokenizer, use_regex: bool) -> str:
+    """Llama 3's and SmolLM's kinds: split by something else first."""
+    tokenizer = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizer, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=460,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|end|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer.to_str()
+
+
+def _metaspace_bpe() -> str:
+    """Words with their blank, merged word by word; a token in front of and after the text."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer.to_str()
+
+
 @pytest.fixture(scope="session")
 def tokenizer_specs() -> dict[str, str]:
     """Kind of tokenizer -> its tokenizer.json; "bytes" is the engine's own."""
@@ -103,5 +145,8 @@ def tokenizer_specs() -> dict[str, str]:
         "byte_level": _byte_level_alone(),
         "unigram": _unigram(),
         "fallback": _fallback_bpe(),
+        "llama3": _byte_level_after(pre_tokenizers.Split(Regex(LLAMA3), "isolated"), False),
+        "digits": _byte_level_after(pre_tokenizers.Digits(individual_digits=True), True),
+        "metaspace": _metaspace_bpe(),
         "bytes": "bytes",
     }

@@ -7,8 +7,14 @@ import pyarrow as pa
 import pytest
 
 from engine import schema
-from engine.answers import LOOKUPS, Answers, evaluations_table, space_key
-from engine.pool import keys
+from engine.answers import (
+    Answers,
+    Lookup,
+    evaluations_table,
+    lookups_table,
+    read_lookups,
+    space_key,
+)
 from engine.types import BoolCF, Feature, Span
 
 COST = schema.ScoreCost(0.5, 10, "n")
@@ -23,33 +29,36 @@ def coalitions_of(n_features: int, count: int = 5) -> BoolCF:
 def lookups_of(
     coalitions: BoolCF, sequences: Sequence[int] | None = None, space: str = "s", example: str = "e"
 ) -> pa.Table:
-    rows = range(len(coalitions)) if sequences is None else sequences
-    return pa.Table.from_pylist(
-        [
-            {
-                "example": example,
-                "space": space,
-                "n_features": coalitions.shape[1],
-                "coalition": key,
-                "sequence": row,
-                "tokens": 10 + row,
-                "consumer": "lime",
-                "fresh": True,
-            }
-            for key, row in zip(keys(coalitions), rows, strict=True)
-        ],
-        schema=LOOKUPS,
-    )
+    rows = np.arange(len(coalitions)) if sequences is None else np.array(sequences)
+    fresh = np.ones(len(coalitions), dtype=bool)
+    return lookups_table([Lookup(example, space, coalitions, rows, 10 + rows, fresh, "lime")])
 
 
 def reply_of(count: int, n_labels: int = 2, errors: Sequence[int] = ()) -> pa.Table:
     scores = np.random.default_rng(9).normal(size=(count, n_labels)).astype(np.float32)
     return schema.score_reply(
-        [None if i in errors else row.tolist() for i, row in enumerate(scores)],
-        [None if i in errors else i / 4 for i in range(count)],
-        [f"row {i} failed" if i in errors else None for i in range(count)],
+        scores,
+        np.arange(count, dtype=np.float32) / 4,
+        {i: f"row {i} failed" for i in errors},
         COST,
     )
+
+
+@pytest.mark.parametrize("n_features", WIDTHS)
+def test_lookups_come_back_as_they_went(n_features: int) -> None:
+    coalitions = coalitions_of(n_features)
+    count = len(coalitions)
+    rows, fresh = np.arange(count)[::-1], np.arange(count) % 2 == 0
+    asks = [
+        Lookup("e", "s", coalitions, rows, rows + 7, fresh, "lime"),
+        Lookup("f", "t", coalitions[:0], rows[:0], rows[:0], fresh[:0], "none"),
+        Lookup("f", "t", coalitions[:1], rows[:1], rows[:1], fresh[:1], "shap"),
+    ]
+    found = list(read_lookups(lookups_table(asks)))
+    assert len(found) == len(asks)
+    for made, read in zip(asks, found, strict=True):
+        for one, other in zip(made, read, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("n_features", WIDTHS)

@@ -109,6 +109,9 @@ class TestBadInput:
             ({"name": "lime", "target": "odds"}, ["explainers.0.target", "'log_odds'"]),
             ({"name": "lime", "class": "postive"}, ["class of lime", "did you mean 'positive'?"]),
             ({"name": "lime", "seed": -1}, ["explainers.0.seed", "-1"]),
+            ({"name": "lime", "sampling": "shared"}, ["explainers.0.sampling", "'pool'"]),
+            ({"name": "exact", "sampling": "own"}, ["exact has no `sampling`", "lime"]),
+            ({"name": "lime", "compat": "lime", "sampling": "pool"}, ["sampling", "compat: lime"]),
         ],
     )
     def test_explainers(self, explainer: Any, said: list[str]) -> None:
@@ -374,6 +377,7 @@ OTHER: dict[str, Any] = {
     "explainers.0.target": "probability",
     "explainers.0.class": "gold",
     "explainers.0.seed": 5,
+    "explainers.0.sampling": "pool",
     "explainers.0.num_samples": 101,
     "metrics.faithfulness": False,
     "metrics.fractions": [0.5],

@@ -58,7 +58,7 @@ def test_words_are_masked_on_text(operator: Operator, expected: str) -> None:
     assert made.masked_on == "text"
     assert made.text(coalition) == f"Review: {expected}\nSentiment:"
     assert made.masked_fields(coalition) == {"text": expected}
-    (ids,) = made.apply(coalition[None]).sequences
+    (ids,) = made.apply(coalition[None]).sequences.to_lists()
     assert bytes(ids).decode() == made.text(coalition)
 
 
@@ -79,9 +79,10 @@ def test_the_full_coalition_is_the_full_prompt(
     expected = load_tokenizer(tokenizer_specs[kind]).encode_batch(
         [TEMPLATE.render({"text": text})], True
     )
-    assert masked.sequences == expected
+    assert masked.sequences.to_lists() == expected
     assert masked.row.tolist() == [0, 0]
-    assert masked.hidden == ([[]] if operator.name == "pad" else None)
+    hidden = None if masked.hidden is None else masked.hidden.to_lists()
+    assert hidden == ([[]] if operator.name == "pad" else None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,11 +94,12 @@ def test_sequences_are_distinct_and_rows_find_them(
     masked = made.apply(coalitions)
     tokenizer = load_tokenizer(tokenizer_specs[kind])
     # removing the one or the other "very" leaves the same text
-    assert len(masked.sequences) == 6
-    assert len({tuple(ids) for ids in masked.sequences}) == 6
+    sequences = masked.sequences.to_lists()
+    assert len(sequences) == 6
+    assert len({tuple(ids) for ids in sequences}) == 6
     for row, coalition in zip(masked.row, coalitions, strict=True):
         expected = tokenizer.encode_batch([made.text(coalition)], True)[0]
-        assert masked.sequences[row] == expected
+        assert sequences[row] == expected
     assert masked.row.dtype == np.int64
 
 
@@ -133,13 +135,13 @@ def test_tokens_are_masked_on_ids(kind: str, text: str, tokenizer_specs: dict[st
     for f in range(n):
         coalition = np.ones(n, dtype=bool)
         coalition[f] = False
-        (ids,) = made.apply(coalition[None]).sequences
+        (ids,) = made.apply(coalition[None]).sequences.to_lists()
         assert ids == [t for i, t in enumerate(made.ids) if i not in made.positions[f]]
         assert made.text(coalition) == tokenizer.decode(ids)
         masked = masker(text, Operator("mask", "it"), "tokens", spec).apply(coalition[None])
         own = made.positions[f]
         it = tokenizer.encode_batch(["it"], False)[0]
-        assert masked.sequences == [[*made.ids[: own[0]], *it, *made.ids[own[-1] + 1 :]]]
+        assert masked.sequences.to_lists() == [[*made.ids[: own[0]], *it, *made.ids[own[-1] + 1 :]]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +149,7 @@ def test_removing_all_tokens_leaves_the_template(
     kind: str, tokenizer_specs: dict[str, str]
 ) -> None:
     made = masker("so good", DELETE, "tokens", tokenizer_specs[kind])
-    (ids,) = made.apply(np.zeros((1, len(made.positions)), dtype=bool)).sequences
+    (ids,) = made.apply(np.zeros((1, len(made.positions)), dtype=bool)).sequences.to_lists()
     assert "so" not in load_tokenizer(tokenizer_specs[kind]).decode(ids)
     assert len(ids) == len(made.ids) - sum(len(own) for own in made.positions)
 
@@ -155,11 +157,12 @@ def test_removing_all_tokens_leaves_the_template(
 def test_pad_keeps_positions_and_hides_tokens() -> None:
     made = masker("a good film", Operator("pad"))
     masked = made.apply(np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [1, 0, 1]], dtype=bool))
-    assert masked.sequences == [made.ids] * 3
+    assert masked.hidden is not None
+    assert masked.sequences.to_lists() == [made.ids] * 3
     assert masked.row.tolist() == [0, 1, 2, 1]
     start = len("Review: ")
     good = [start + i for i in range(2, 6)]
-    assert masked.hidden == [[], good, [start, *good]]
+    assert masked.hidden.to_lists() == [[], good, [start, *good]]
     assert made.text(kept(1, 0, 1)) == "Review: a  film\nSentiment:"
     with pytest.raises(ValueError, match="masked_on='ids'"):
         Masker(TEMPLATE, load_tokenizer("bytes"), {"text": "a"}, (), Operator("pad"), "text", 99)
@@ -170,7 +173,7 @@ def test_a_bag_of_words_is_removed_everywhere_on_ids() -> None:
     features = (Feature((Span(0, 1), Span(4, 5)), "a"), Feature((Span(2, 3),), "b"))
     fields = {"text": "a b a"}
     made = Masker(TEMPLATE, tokenizer, fields, features, Operator("mask", "__"), "ids", 99)
-    (ids,) = made.apply(np.array([[False, True]])).sequences
+    (ids,) = made.apply(np.array([[False, True]])).sequences.to_lists()
     assert tokenizer.decode(ids) == "Review: __ b __\nSentiment:"
 
 
@@ -189,7 +192,7 @@ def test_without_features_there_is_the_full_prompt(operator: Operator) -> None:
     for text in ("", "...", " \r\n"):
         made = masker(text, operator)
         masked = made.apply(np.ones((3, 0), dtype=bool))
-        assert masked.sequences == [made.ids]
+        assert masked.sequences.to_lists() == [made.ids]
         assert masked.row.tolist() == [0, 0, 0]
         assert bytes(made.ids).decode() == TEMPLATE.render({"text": text})
 
@@ -197,7 +200,7 @@ def test_without_features_there_is_the_full_prompt(operator: Operator) -> None:
 def test_no_coalitions_no_sequences() -> None:
     for operator in (DELETE, Operator("pad")):
         masked = masker(operator=operator).apply(np.zeros((0, 6), dtype=bool))
-        assert masked.sequences == []
+        assert masked.sequences.n_rows == 0
         assert masked.row.shape == (0,)
 
 
@@ -205,14 +208,14 @@ def test_too_long_says_length_and_limit() -> None:
     length = len(TEMPLATE.render({"text": TEXT}).encode())
     assert len(masker(max_tokens=length).ids) == length
     with pytest.raises(ExampleError, match=f"{length} tokens, the limit is {length - 1}") as error:
-        masker(max_tokens=length - 1)
+        masker(max_tokens=length - 1).apply(np.zeros((1, 6), dtype=bool))
     assert error.value.code == "too_long"
 
 
 def test_a_replacement_that_makes_it_too_long_is_refused() -> None:
     length = len(TEMPLATE.render({"text": "a b"}).encode())
     made = masker("a b", Operator("mask", "[MASK]"), max_tokens=length + 5)
-    assert len(made.apply(np.array([[True, False]])).sequences[0]) == length + 5
+    assert made.apply(np.array([[True, False]])).sequences.lengths.tolist() == [length + 5]
     with pytest.raises(ExampleError, match=r"with '\[MASK\]'") as error:
         made.apply(np.array([[False, False]]))
     assert error.value.code == "too_long"

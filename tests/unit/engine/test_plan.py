@@ -124,8 +124,42 @@ class TestPairs:
         config = sweep(lime, {"name": "exact", "class": "gold"}, run__seed=7)
         tasks = next(iter(plan_of(config, EXAMPLES).pairs.values())).context.explainers
         assert [(t.label, t.seed, t.class_rule, dict(t.params)) for t in tasks] == [
-            ("lime", 4, "label:positive", {"num_samples": 9}),
+            ("lime", 4, "label:positive", {"num_samples": 9, "sampling": "own"}),
             ("exact", 7, "gold", {}),
+        ]
+
+    @pytest.mark.parametrize(
+        ("explainers", "sampling"),
+        [
+            (["lime"], ["own"]),
+            (["lime", "random", "exact"], ["own"]),
+            (["lime", "kernel_shap"], ["pool", "pool"]),
+            (["lime", "occlusion"], ["pool"]),
+            ([{"name": "lime", "sampling": "pool"}], ["pool"]),
+            (["lime", {"name": "kernel_shap", "sampling": "own"}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "sampling": "own"}, "occlusion"], ["pool", "own"]),
+            (["lime", {"name": "kernel_shap", "operator": "pad"}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "features": "tokens"}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "seed": 3}], ["own", "own"]),
+            (["lime", {"name": "kernel_shap", "target": "logprob"}], ["pool", "pool"]),
+            (["kernel_shap", {"name": "lime", "compat": "lime"}], ["own", "own"]),
+            (
+                [
+                    {"name": "kernel_shap", "operator": "pad"},
+                    {"name": "kernel_shap", "id": "b", "operator": "pad", "target": "logprob"},
+                    {"name": "lime", "compat": "lime"},
+                ],
+                ["pool", "pool", "own"],
+            ),
+        ],
+    )
+    def test_samplers_share_a_pool_where_two_can(
+        self, explainers: list[Any], sampling: list[str]
+    ) -> None:
+        tasks = next(iter(plan_of(sweep(*explainers), EXAMPLES).pairs.values())).context.explainers
+        assert [t.params["sampling"] for t in tasks if "sampling" in t.params] == sampling
+        assert [t.pooled for t in tasks if "sampling" in t.params] == [
+            s == "pool" for s in sampling
         ]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.pool import CoalitionPool, keys, pack, unpack
+from engine.pool import CoalitionPool, keys, marks, pack, unpack
 
 coalition_arrays = st.tuples(st.integers(0, 20), st.integers(0, 20)).flatmap(
     lambda shape: arrays(bool, shape)
@@ -100,3 +100,55 @@ def test_an_empty_pool_has_shapes() -> None:
     assert pool.coalitions.shape == (0, 4)
     assert pool.values.shape == (0, 0)
     assert len(pool) == 0
+
+
+class DictPool:
+    """What a pool means, with a dictionary."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, float] = {}
+
+    def missing(self, coalitions: np.ndarray) -> list[bytes]:
+        return list(dict.fromkeys(key for key in keys(coalitions) if key not in self.values))
+
+    def tell(self, coalitions: np.ndarray, values: np.ndarray) -> None:
+        for key, value in zip(keys(coalitions), values.tolist(), strict=True):
+            self.values.setdefault(key, value)
+
+
+@st.composite
+def _batches(draw: st.DrawFn) -> list[np.ndarray]:
+    # around the widths where marks change from integers to bytes, with zero bytes in between
+    n_features = draw(st.sampled_from([0, 1, 2, 7, 8, 9, 63, 64, 65, 72, 90]))
+    rows = st.lists(st.integers(0, n_features), max_size=3).map(
+        lambda on: np.isin(np.arange(n_features), on)
+    )
+    batch = st.lists(rows, max_size=6).map(
+        lambda found: np.array(found, dtype=bool).reshape(len(found), n_features)
+    )
+    return draw(st.lists(batch, min_size=1, max_size=5))
+
+
+@given(_batches())
+def test_a_pool_is_a_dictionary_in_order_of_arrival(batches: list[np.ndarray]) -> None:
+    pool, plain = CoalitionPool(batches[0].shape[1]), DictPool()
+    value = 0
+    for batch in batches:
+        assert keys(pool.missing(batch)) == plain.missing(batch)
+        values = np.arange(value, value + len(batch), dtype=np.float64)
+        value += len(batch)
+        before = pool.map(lambda v: v)
+        pool.tell(batch, values)
+        plain.tell(batch, values)
+        assert len(before) <= len(pool)
+        assert keys(pool.coalitions) == list(plain.values)
+        assert pool.values.ravel().tolist() == list(plain.values.values())
+        expected = [plain.values[key] for key in keys(batch)]
+        assert pool.lookup(batch).ravel().tolist() == expected
+    assert len(pool) == len(plain.values)
+
+
+@pytest.mark.parametrize("n_features", [3, 64, 65, 200])
+def test_marks_tell_all_leave_one_out_coalitions_apart(n_features: int) -> None:
+    coalitions = np.concatenate([~np.eye(n_features, dtype=bool), np.eye(n_features, dtype=bool)])
+    assert len(np.unique(marks(coalitions))) == 2 * n_features

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ragged import Ragged, concatenate
+from engine.ragged import Ragged, _hashes, concatenate, distinct, side_by_side
 
 ROWS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8)
 
@@ -40,3 +42,34 @@ def test_a_slice_of_an_arrow_column_with_a_null_is_read_from_its_own_start() -> 
 def test_no_parts_give_no_rows() -> None:
     assert concatenate([]).to_lists() == []
     assert np.array_equal(concatenate([]).offsets, [0])
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), max_size=3), max_size=12))
+def test_distinct_rows_are_those_of_a_dictionary(rows: list[list[int]]) -> None:
+    seen: dict[tuple[int, ...], int] = {}
+    index = [seen.setdefault(tuple(row), len(seen)) for row in rows]
+    found = distinct(Ragged.of(rows))
+    assert found.which.tolist() == index
+    assert [rows[i] for i in found.first] == [list(row) for row in seen]
+
+
+def test_rows_of_one_hash_are_told_apart() -> None:
+    """The hash counts from v + 1, so that −1 at the end of a row adds nothing to it."""
+    rows = [[7], [7, -1], [7], [-1], []]
+    assert len(set(_hashes(Ragged.of(rows)).tolist())) == 2
+    found = distinct(Ragged.of(rows))
+    assert found.which.tolist() == [0, 1, 0, 2, 3]
+    assert found.first.tolist() == [0, 1, 3, 4]
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+def test_rows_side_by_side(rows: list[list[int]], random: random.Random) -> None:
+    others = random.sample(rows, len(rows))
+    pairs = [a + b for a, b in zip(rows, others, strict=True)]
+    assert side_by_side(Ragged.of(rows), Ragged.of(others)).to_lists() == pairs
+
+
+def test_empty_rows_are_null_on_request() -> None:
+    array = Ragged.of([[1], [], [2, 3]]).to_arrow(empty_is_null=True)
+    assert array.to_pylist() == [[1], None, [2, 3]]
+    assert Ragged.from_arrow(array).to_lists() == [[1], [], [2, 3]]

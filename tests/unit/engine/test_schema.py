@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,11 +19,28 @@ def test_request_carries_its_task() -> None:
 
 
 def test_reply_carries_its_cost() -> None:
-    reply = schema.score_reply([[-1.0, -2.0], None], [0.5, None], [None, "too long"], COST)
+    log_probs = np.array([[-1.0, -2.0], [np.nan, 9.0]], dtype=np.float32)
+    log_z = np.array([0.5, 7.0], dtype=np.float32)
+    reply = schema.score_reply(log_probs, log_z, {1: "too long"}, COST)
     assert reply.schema.remove_metadata() == schema.SCORE_REPLY
     assert reply.column("log_probs").to_pylist() == [[-1.0, -2.0], None]
+    assert reply.column("log_z").to_pylist() == [0.5, None]
     assert reply.column("error").to_pylist() == [None, "too long"]
     assert schema.cost_of(reply) == COST
+
+
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_a_reply_of_no_rows_and_one_without_errors(n_labels: int) -> None:
+    rng = np.random.default_rng(0)
+    for n_rows in (0, 4):
+        # every other row and column of a larger array: nothing may rely on its layout
+        log_probs = rng.normal(size=(2 * n_rows, 2 * n_labels)).astype(np.float32)[::2, ::2]
+        log_z = rng.normal(size=n_rows).astype(np.float32)
+        reply = schema.score_reply(log_probs, log_z, {}, COST)
+        reply.validate(full=True)
+        assert reply.column("log_probs").to_pylist() == log_probs.tolist()
+        assert reply.column("log_z").to_pylist() == log_z.tolist()
+        assert reply.column("error").null_count == n_rows
 
 
 @pytest.mark.parametrize("codec", [None, "lz4"])

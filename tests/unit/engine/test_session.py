@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from engine.answers import Answers
+from engine.pool import keys
 from engine.session import PREDICTION, Session
 from engine.tokens import load_tokenizer
 from engine.types import Example, Span
@@ -58,6 +59,64 @@ class TestAsking:
         drawn = {ask.consumer: ask.coalitions for ask in session.run()}
         np.testing.assert_array_equal(drawn["lime"], drawn["b"])
         assert not np.array_equal(drawn["lime"], drawn["c"])
+
+
+class TestOnePool:
+    TEXT = "a bright and tender film that asks for patience but earns all of it"
+    FOUR = (
+        {"name": "lime", "num_samples": 400},
+        {"name": "kernel_shap", "num_samples": 512},
+        "occlusion",
+        "random",
+    )
+
+    def test_four_explainers_and_their_metrics_cost_little_more_than_one(self) -> None:
+        config = sweep(*self.FOUR, metrics={"faithfulness": True, "curve_points": 10})
+        plan = plan_of(config, [self.TEXT])
+        [pair] = plan.pairs.values()
+        host = CountingHost(pair)
+        [result] = [host.run(pair, unit) for unit in plan.units]
+        assert len(host.sequences) <= 1.2 * 512
+        rows = result.tables["attributions"].to_pylist()
+        assert [row["evaluations"] for row in rows] == [400, 512, 16, 2]
+        found = [json.loads(row["diagnostics"]).get("sampling") for row in rows]
+        assert found == ["pool", "pool", None, None]
+        asked = {
+            row["consumer"]: row["evaluations_asked"]
+            for row in result.tables["timings"].to_pylist()
+        }
+        # what the pool has for the random baseline is nobody's cost but the explainers'
+        assert all(asked[f"metrics:{row['explainer']}"] < 60 for row in rows)
+
+    def test_the_smaller_budget_is_a_part_of_the_larger(self) -> None:
+        session = session_of(sweep(*self.FOUR), examples_of([self.TEXT])[0])
+        asks = {ask.consumer: set(keys(ask.coalitions)) for ask in session.run()}
+        assert asks["occlusion"] <= asks["lime"] <= asks["kernel_shap"]
+
+    def test_the_pool_is_of_the_example_and_the_seed(self) -> None:
+        drawn = [
+            {a.consumer: set(keys(a.coalitions)) for a in session_of(config, example).run()}["lime"]
+            for config, example in [
+                (sweep(*self.FOUR), examples_of([self.TEXT])[0]),
+                (sweep(*self.FOUR), examples_of([self.TEXT[:-2] + "us"])[0]),
+                (sweep(*self.FOUR, run__seed=1), examples_of([self.TEXT])[0]),
+                (sweep(*reversed(self.FOUR)), examples_of([self.TEXT])[0]),
+            ]
+        ]
+        assert drawn[0] == drawn[3]
+        assert drawn[0] != drawn[1]
+        assert drawn[0] != drawn[2]
+
+    def test_a_text_too_long_for_the_pool_has_its_random_orders(self) -> None:
+        config = sweep(
+            {"name": "lime", "num_samples": 60}, "occlusion", metrics={"faithfulness": True}
+        )
+        plan = plan_of(config, [self.TEXT])
+        [pair] = plan.pairs.values()
+        [result] = [CountingHost(pair).run(pair, unit) for unit in plan.units]
+        lime, _ = result.tables["attributions"].to_pylist()
+        assert json.loads(lime["diagnostics"])["sampling"] == "own"
+        assert {row["random"] is None for row in result.tables["metrics"].to_pylist()} == {False}
 
 
 class TestEmptyAndShort:

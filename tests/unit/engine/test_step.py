@@ -183,7 +183,8 @@ class TestAccounts:
         def score(request: pa.Table) -> pa.Table:
             rows = request.num_rows
             cost = schema.ScoreCost(seconds, 0, "n")
-            return schema.score_reply([[-1.0, -2.0]] * rows, [0.0] * rows, [None] * rows, cost)
+            log_probs = np.tile(np.float32([-1.0, -2.0]), (rows, 1))
+            return schema.score_reply(log_probs, np.zeros(rows, np.float32), {}, cost)
 
         rows = run_in_process(pair.context, unit, "n", score).tables["timings"].to_pylist()
         assert sum(row["host_seconds"] for row in rows) == pytest.approx(seconds)
@@ -279,7 +280,9 @@ class TestFailures:
                     return reply
                 rows = request.num_rows
                 cost = schema.cost_of(reply)
-                return schema.score_reply([None] * rows, [None] * rows, ["lost"] * rows, cost)
+                lost = dict.fromkeys(range(rows), "lost")
+                nothing = np.full((rows, 2), np.nan, np.float32)
+                return schema.score_reply(nothing, nothing[:, 0], lost, cost)
 
             tables = run_in_process(pair.context, unit, host.numerics, score).tables
         [failure] = tables["failures"].to_pylist()

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from engine.errors import ExampleError
-from engine.metrics.faithfulness import Faithfulness, MetricRow
+from engine.explainers.pool_design import pool_design
+from engine.metrics.faithfulness import Baseline, Faithfulness, MetricRow
 from engine.pool import CoalitionPool, keys
 from engine.types import BoolCF
 
@@ -252,3 +253,70 @@ def test_bad_settings_and_values_are_refused() -> None:
         Faithfulness(random_orders=0)
     with pytest.raises(ExampleError):
         Faithfulness().ask(CoalitionPool(2), np.array([np.nan, 1.0]))
+
+
+class TestBaselineFromThePool:
+    def test_the_random_values_are_means_over_the_pool(self) -> None:
+        weights = np.linspace(-0.02, 0.03, 20)
+        metric = Faithfulness(baseline=Baseline(3, 512))
+        rows = run(metric, linear(weights), weights)
+        design = pool_design(3, 20, 512)
+        value = linear(weights)
+        full = value(np.ones((1, 20), dtype=bool))[0, 1]
+        four = full - value(~design.coalitions[design.sizes == 4])[:, 1].mean()
+        assert find(rows, "comprehensiveness_at_k", 4).random == pytest.approx(four)
+        half = design.coalitions[design.sizes == 10]
+        ten = full - value(np.concatenate([half, ~half]))[:, 1].mean()
+        assert find(rows, "sufficiency_at_k", 10).random == pytest.approx(ten)
+        # removing a set and its complement add up, so that the area is exact on a linear game
+        area = find(rows, "deletion_auc").random
+        assert area == pytest.approx(0.1 + weights.sum() / 2)
+
+    def test_it_asks_only_for_the_ranked_sets_where_the_pool_suffices(self) -> None:
+        scores = np.random.default_rng(0).normal(size=20)
+        metric = Faithfulness(baseline=Baseline(3, 512))
+        half = pool_design(3, 20, 512).coalitions
+        pool = CoalitionPool(20)
+        for coalitions in (
+            np.ones((1, 20), dtype=bool),
+            np.zeros((1, 20), dtype=bool),
+            half,
+            ~half,
+        ):
+            pool.tell(coalitions, np.zeros(len(coalitions)))
+        asked = set(keys(metric.ask(pool, scores)))
+        assert asked <= set(keys(metric.ranked_coalitions(scores)))
+        assert set(keys(metric.asked(scores))) == set(keys(metric.ranked_coalitions(scores)))
+
+    @pytest.mark.parametrize("budget", [42, 60, 90])
+    def test_sizes_the_pool_is_short_of_are_filled_up(self, budget: int) -> None:
+        scores = np.random.default_rng(0).normal(size=20)
+        metric = Faithfulness(baseline=Baseline(3, budget), random_orders=6)
+        coalitions = metric.random_coalitions(20)
+        removed = 20 - coalitions.sum(axis=1)
+        least = [1, 20, *[6] * 17, 20, 1]
+        assert (np.bincount(removed, minlength=21) >= least).all()
+        assert len(set(keys(coalitions))) == len(coalitions)
+        half = pool_design(3, 20, budget).coalitions
+        beyond = set(keys(coalitions)) - set(keys(half)) - set(keys(~half))
+        asked = set(keys(metric.asked(scores)))
+        assert asked == beyond | set(keys(metric.ranked_coalitions(scores)))
+
+    def test_it_estimates_what_random_orders_do(self) -> None:
+        scores = np.array([0.4, 0.1, 0.3, 0.2])
+        metrics = (Faithfulness(random_orders=400), Faithfulness(baseline=Baseline(0, 16)))
+        orders, pooled = (run(metric, crossed, scores) for metric in metrics)
+        for one, other in zip(orders, pooled, strict=True):
+            assert one.random == pytest.approx(other.random)
+            assert one.value == pytest.approx(other.value)
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 7, 25])
+    def test_ask_never_repeats_and_ends(self, n: int) -> None:
+        scores = np.random.default_rng(n).normal(size=n)
+        metric = Faithfulness(seed=n, baseline=Baseline(1, 60))
+        pool = CoalitionPool(n)
+        asked = metric.ask(pool, scores)
+        assert len(set(keys(asked))) == len(asked)
+        pool.tell(asked, np.full((len(asked), 2), 0.5))
+        assert len(metric.ask(pool, scores)) == 0
+        assert len(metric.fit(pool, scores, 1)) > 4

@@ -1,0 +1,101 @@
+"""Where labels are read behind a prompt, and how logits become their log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.batching import Ids, continuations
+
+if TYPE_CHECKING:
+    import torch
+
+Reading = Literal["gathered", "kept", "full"]
+"""How logits are had at the positions that need them. `gathered`: the base model's states there,
+through the output matrix. `kept`: the model's own `logits_to_keep` (families that scale or cap
+their logits). `full`: all logits (families without that argument)."""
+
+_LOGITS_AT_A_TIME = 1 << 24  # elements of one product with the output matrix
+
+
+class ReadPlan(NamedTuple):
+    """Where the labels of a task are read, the same for every prompt.
+
+    A prompt runs once with each continuation; a slot is a position in one of them.
+
+    Attributes:
+        continuations: K token strings appended to the prompt.
+        slots: (continuation, tokens past the prompt's last) of each of the S slots; slot 0 is at
+            the prompt's last token.
+        tokens: The U distinct label tokens.
+        reads: For each label, the (slot, index into `tokens`) whose log-probabilities add up to it.
+    """
+
+    continuations: list[Ids]
+    slots: list[tuple[int, int]]
+    tokens: list[int]
+    reads: list[list[tuple[int, int]]]
+
+
+def read_plan(label_ids: Sequence[Ids]) -> ReadPlan:
+    """Return where labels are read.
+
+    Raises:
+        ValueError: There is no label, or one without tokens.
+    """
+    conts = continuations(label_ids)
+    tokens = sorted({token for label in label_ids for token in label})
+    slots = {(0, 0): 0}
+    reads = []
+    for label in label_ids:
+        inner = tuple(label[:-1])
+        cont = next(k for k, ids in enumerate(conts) if ids[: len(inner)] == inner)
+        places = [(0 if depth == 0 else cont, depth) for depth in range(len(label))]
+        reads.append(
+            [
+                (slots.setdefault(place, len(slots)), tokens.index(token))
+                for place, token in zip(places, label, strict=True)
+            ]
+        )
+    return ReadPlan(conts, list(slots), tokens, reads)
+
+
+def output_matrix(model: Any) -> Any:
+    """Return the module that turns states into logits, or None."""
+    return model.get_output_embeddings()
+
+
+def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:
+    """Yield the logits [n, V] of states [N, H], in parts of bounded size."""
+    rows = max(1, _LOGITS_AT_A_TIME // head.weight.shape[0])
+    for start in range(0, len(states), rows):
+        yield head(states[start : start + rows])
+
+
+def reduce_logits(
+    parts: Iterable[torch.Tensor], tokens: list[int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return log Z [N] and the log-probabilities of `tokens` [N, U] of logits [N, V]."""
+    import torch
+
+    log_z = [np.zeros(0, dtype=np.float32)]
+    picked = [np.zeros((0, len(tokens)), dtype=np.float32)]
+    for part in parts:
+        logits = part.float()
+        total = logits.logsumexp(dim=-1)
+        log_z.append(total.cpu().numpy())
+        columns = torch.tensor(tokens, dtype=torch.int64, device=logits.device)
+        picked.append((logits.index_select(1, columns) - total[:, None]).cpu().numpy())
+    return np.concatenate(log_z), np.concatenate(picked)
+
+
+def label_sums(picked_BSU: npt.NDArray[np.float32], plan: ReadPlan) -> npt.NDArray[np.float32]:
+    """Return the labels' log-probabilities [B, L] from their tokens' [B, slots, U]."""
+    log_probs = np.zeros((len(picked_BSU), len(plan.reads)), dtype=np.float32)
+    for label, reads in enumerate(plan.reads):
+        for slot, token in reads:
+            log_probs[:, label] += picked_BSU[:, slot, token]
+    return log_probs

@@ -1,0 +1,21 @@
+"""What a lack of memory looks like, and what can be done about it at once."""
+
+from __future__ import annotations
+
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch says that memory ran out.
+
+    A device raises an error of its own, a CPU a RuntimeError with a message.
+    """
+    return any(words in str(error).lower() for words in _WORDS)
+
+
+def free_memory() -> None:
+    """Give a device's cached memory back."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,321 @@
+"""Label scores of many sequences with every distinct prefix computed once.
+
+`engine.packing` turns the sequences into pieces of a trie; each piece goes through the model as one
+row of nodes, attending by `actors.tree_attention`. Labels are read at some nodes only, so the last
+layer computes queries, attention's output and the feed-forward part there alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.backend import Scores, SequenceBatch
+from actors.batching import Ids
+from actors.label_reads import (
+    Reading,
+    ReadPlan,
+    head_logits,
+    label_sums,
+    output_matrix,
+    read_plan,
+    reduce_logits,
+)
+from actors.out_of_memory import free_memory, is_out_of_memory
+from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
+from engine.packing import Piece, Trie, build_trie, cut, piece_at, shared_prefix
+from engine.ragged import Ragged, concatenate
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+PIECE = 2048
+"""Nodes that go through the model as one, on a CPU."""
+
+GPU_PIECE = 16_384
+"""The same on a GPU; halved where memory runs out. Not measured on a GPU."""
+
+BLOCK = 32
+"""Queries whose attention is one product. docs/performance.md has the sizes that were tried."""
+
+LONGER = 8
+"""A batch whose common beginning is so much longer than a kept one gets a prefix of its own."""
+
+
+class _Prefix(NamedTuple):
+    tokens: npt.NDArray[np.int32]
+    layers: dict[int, Layer]
+
+
+class PackedForward:
+    """Packed scoring with a loaded model.
+
+    Args:
+        model: A causal language model in evaluation mode, of a family whose attention transformers
+            lets be replaced; the load's self-check says whether it is.
+        reading: How logits are had at the nodes that are read.
+        prefixes: Most shared prefixes kept.
+        piece: Nodes of a piece.
+        block: Queries of a block.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        reading: Reading,
+        prefixes: int = 8,
+        piece: int = PIECE,
+        block: int = BLOCK,
+    ) -> None:
+        register()
+        self._model = model
+        self._reading = reading
+        self._head = output_matrix(model)
+        self._last = last_layer(model)
+        self._most_prefixes = prefixes
+        self._prefixes: list[_Prefix] = []  # the last used one is the last
+        self.piece = piece
+        self.block = block
+
+    def score(self, batch: SequenceBatch, label_ids: Sequence[Ids]) -> Scores:
+        """Score S prompts.
+
+        Args:
+            batch: Prompts within the model's window, no token outside its vocabulary.
+            label_ids: Token ids of each of the L labels.
+        """
+        import torch
+
+        sequences, hidden = batch
+        if not batch.n_rows:
+            none = np.zeros(0, dtype=np.float32)
+            return Scores(none.reshape(0, len(label_ids)), none, 0, 0, 0)
+        plan = read_plan(label_ids)
+        with torch.inference_mode(), self._attending():
+            carried, prefix, computed = self._take_prefix(sequences, hidden)
+            rows, row_hidden = with_continuations(sequences, hidden, plan.continuations)
+            trie = build_trie(rows, row_hidden, prefix)
+            nodes = _read_nodes(trie, plan, sequences.n_rows)
+            wanted, place = np.unique(nodes, return_inverse=True)
+            read = self._run(trie, wanted, plan, carried)
+            log_z, picked = (np.concatenate(part) for part in zip(*read, strict=True))
+        shape = (sequences.n_rows, len(plan.slots))
+        place = place.reshape(shape)
+        return Scores(
+            label_sums(picked[place], plan),
+            np.ascontiguousarray(log_z[place[:, 0]]),
+            computed + trie.n_nodes,
+            prefix + trie.n_nodes,
+            len(trie.places),
+        )
+
+    def _run(
+        self,
+        trie: Trie,
+        wanted: npt.NDArray[np.int64],
+        plan: ReadPlan,
+        carried: dict[int, Layer],
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Yield log Z [N] and the label tokens' log-probabilities [N, U] of the wanted nodes.
+
+        A piece that doesn't fit into memory is tried again at half the size, which then stays.
+        """
+        import torch
+
+        start = 0
+        while start < trie.n_nodes:
+            piece = piece_at(trie, start, self.piece, self.block)
+            first, last = np.searchsorted(wanted, [piece.start, piece.stop])
+            reads = wanted[first:last] - piece.start
+            state = self._state(piece, carried, reads)
+            try:
+                found = self._forward(trie, piece, state, reads, plan)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.piece <= self.block:
+                    raise
+                found = None
+            if found is None:  # outside the handler, whose traceback would hold the tensors
+                self.piece = max(self.piece // 2, self.block)
+                free_memory()
+                continue
+            yield found
+            carried, start = state.kept, piece.stop
+
+    def _state(
+        self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64]
+    ) -> PieceState:
+        return PieceState(piece, carried, reads, self._model.device, self._model.dtype)
+
+    def _forward(
+        self,
+        trie: Trie,
+        piece: Piece,
+        state: PieceState,
+        reads: npt.NDArray[np.int64],
+        plan: ReadPlan,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        import torch
+
+        device = self._model.device
+        nodes = slice(piece.start, piece.stop)
+        at = torch.from_numpy(reads).to(device)
+        inputs = {
+            "input_ids": torch.from_numpy(trie.tokens[nodes].astype(np.int64))[None].to(device),
+            "position_ids": torch.from_numpy(trie.positions[nodes].astype(np.int64))[None].to(
+                device
+            ),
+            "use_cache": False,
+        }
+        with running(state), pruned(self._last, state, at):
+            if self._reading == "gathered":
+                states = self._model.base_model(**inputs).last_hidden_state[0]
+                return reduce_logits(head_logits(self._head, states), plan.tokens)
+            # the last layer has left the nodes that are read, so all that comes out is kept
+            logits = self._model(**inputs, logits_to_keep=0).logits[0]
+            return reduce_logits([logits], plan.tokens)
+
+    def _take_prefix(
+        self, sequences: Ragged, hidden: Ragged | None
+    ) -> tuple[dict[int, Layer], int, int]:
+        """Return keys and values of a prefix of all sequences, its length, and tokens computed."""
+        length = shared_prefix(sequences, hidden)
+        tokens = sequences.flat[:length]
+        shared = [_common(tokens, kept.tokens) for kept in self._prefixes]
+        best = int(np.argmax(shared)) if shared else -1
+        computed = 0
+        if best >= 0 and length - shared[best] <= LONGER:
+            prefix = self._prefixes.pop(best)
+            length = shared[best]
+        else:
+            prefix = _Prefix(tokens.copy(), self._layers_of(tokens) if length else {})
+            computed = length
+        if not length:
+            return {}, 0, 0
+        self._prefixes = [*self._prefixes, prefix][-self._most_prefixes :]
+        cut_off = {i: (k[:, :length], v[:, :length]) for i, (k, v) in prefix.layers.items()}
+        return cut_off, length, computed
+
+    def _layers_of(self, tokens: npt.NDArray[np.int32]) -> dict[int, Layer]:
+        """Compute the keys and values of a prefix."""
+        trie = build_trie(Ragged(tokens, np.array([0, len(tokens)], dtype=np.int64)))
+        layers: dict[int, Layer] = {}
+        parts: list[dict[int, Layer]] = []
+        none = np.zeros(0, dtype=np.int64)
+        plan = ReadPlan([()], [], [], [])
+        for piece in cut(trie, self.piece, self.block):
+            # of a single path the next piece needs everything
+            everything = piece._replace(carry=np.arange(piece.stop))
+            state = self._state(everything, parts[-1] if parts else {}, none)
+            self._forward(trie, piece, state, none, plan)
+            parts.append(state.kept)
+        for layer, (key, value) in parts[-1].items():
+            layers[layer] = (key.contiguous(), value.contiguous())
+        return layers
+
+    @contextmanager
+    def _attending(self) -> Iterator[None]:
+        config: Any = self._model.base_model.config
+        before = config._attn_implementation
+        config._attn_implementation = NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+
+def with_continuations(
+    sequences: Ragged, hidden: Ragged | None, conts: Sequence[Ids]
+) -> tuple[Ragged, Ragged | None]:
+    """Return each sequence once with every continuation, continuation by continuation."""
+    if len(conts) == 1 and not conts[0]:
+        return sequences, hidden
+    rows = concatenate([append(sequences, cont) for cont in conts])
+    return rows, None if hidden is None else concatenate([hidden] * len(conts))
+
+
+def append(sequences: Ragged, cont: Ids) -> Ragged:
+    """Return each sequence followed by `cont`."""
+    if not cont:
+        return sequences
+    ends = np.repeat(sequences.offsets[1:], len(cont))
+    flat = np.insert(sequences.flat, ends, np.tile(cont, sequences.n_rows).astype(np.int32))
+    grown = sequences.offsets + len(cont) * np.arange(sequences.n_rows + 1)
+    return Ragged(flat, grown)
+
+
+def _read_nodes(trie: Trie, plan: ReadPlan, n_sequences: int) -> npt.NDArray[np.int64]:
+    """Return the node of every slot of every sequence [S, slots]."""
+    nodes = np.empty((n_sequences, len(plan.slots)), dtype=np.int64)
+    for slot, (cont, depth) in enumerate(plan.slots):
+        back = len(plan.continuations[cont]) - depth
+        rows = slice(cont * n_sequences, (cont + 1) * n_sequences)
+        nodes[:, slot] = trie.nodes_at(back)[rows]
+    return nodes
+
+
+def _common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
+    length = min(len(a), len(b))
+    differs = a[:length] != b[:length]
+    return int(differs.argmax()) if differs.any() else length
+
+
+def last_layer(model: PreTrainedModel) -> Any:
+    """Return the last decoder layer.
+
+    Raises:
+        ValueError: The model has no list of as many layers as its configuration says.
+    """
+    from torch import nn
+
+    wanted = int(model.config.num_hidden_layers)
+    for module in model.base_model.children():
+        if isinstance(module, nn.ModuleList) and len(module) == wanted:
+            return module[-1]
+    raise ValueError(f"{type(model).__name__} has no list of its {wanted} layers")
+
+
+@contextmanager
+def pruned(layer: Any, state: PieceState, reads: torch.Tensor) -> Iterator[None]:
+    """Let a layer compute keys and values of all nodes, and everything else of the read ones."""
+    original: Callable[..., Any] = layer.forward
+
+    def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        n_nodes = hidden_states.shape[1]
+        state.capturing = True
+        try:
+            original(hidden_states, *args, **kwargs)
+        except CapturedError:
+            pass
+        finally:
+            state.capturing = False
+        if not len(reads):
+            return hidden_states[:, :0]
+        state.pruned = True
+        try:
+            rows = [_rows(value, reads, n_nodes) for value in args]
+            named = {name: _rows(value, reads, n_nodes) for name, value in kwargs.items()}
+            return original(hidden_states.index_select(1, reads), *rows, **named)
+        finally:
+            state.pruned = False
+
+    layer.forward = forward
+    try:
+        yield
+    finally:
+        del layer.forward
+
+
+def _rows(value: Any, reads: torch.Tensor, n_nodes: int) -> Any:
+    """Return the read rows of what has a row a node: position ids, cosines and sines."""
+    import torch
+
+    if isinstance(value, tuple):
+        return tuple(_rows(item, reads, n_nodes) for item in value)
+    if torch.is_tensor(value) and value.dim() >= 2 and value.shape[1] == n_nodes:
+        return value.index_select(1, reads)
+    return value

@@ -1,0 +1,277 @@
+"""Attention of a piece of a trie, in the place of a model's own.
+
+transformers lets a model's attention be replaced by name. While a piece runs, every layer hands its
+queries, keys and values [1, heads, nodes, width] to `attend`, which knows from the piece what each
+query may see. No cache of transformers is involved: what later pieces need of this one's keys and
+values is the root path of their first node, and `attend` keeps just that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.packing import Piece
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "rayxai_tree"
+"""What transformers knows this attention by."""
+
+Layer = tuple["torch.Tensor", "torch.Tensor"]
+"""Keys and values of one layer, each [heads, keys, width]."""
+
+
+class CapturedError(Exception):
+    """Ends a layer's forward pass when its keys and values are there and nothing else is wanted."""
+
+
+class _Queries(NamedTuple):
+    """Query nodes in the places of B blocks, and how rows of states become places and back.
+
+    Attributes:
+        nodes: [B, Q, 1].
+        positions: [B, Q, 1].
+        gather: The row of each place [B·Q], or None where rows stand as the places do.
+        scatter: The place of each row, or None where they stand alike.
+        masks: Additive masks made so far, by window and number of heads folded into a block.
+    """
+
+    nodes: torch.Tensor
+    positions: torch.Tensor
+    gather: torch.Tensor | None
+    scatter: torch.Tensor | None
+    masks: dict[tuple[int | None, int], torch.Tensor]
+
+
+class PieceState:
+    """A piece on its way through the layers.
+
+    Args:
+        piece: What runs.
+        carried: Keys and values of the shared prefix and the carried path, by layer; empty before
+            the first piece of a trie without a prefix.
+        reads: Indices of the nodes in the piece that are read, ascending.
+        device: Of the model.
+        dtype: Of its states.
+
+    Attributes:
+        kept: Keys and values that the next piece is given, by layer.
+        capturing: Whether the layer that runs is wanted for its keys and values only.
+        pruned: Whether the layer that runs is given the nodes that are read only.
+    """
+
+    def __init__(
+        self,
+        piece: Piece,
+        carried: dict[int, Layer],
+        reads: npt.NDArray[np.int64],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        import torch
+
+        def on_device(array: npt.NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        self._carried = carried
+        self._dtype = dtype
+        self._captured: dict[int, Layer] = {}
+        self.kept: dict[int, Layer] = {}
+        self.capturing = False
+        self.pruned = False
+        self._n_blocks = len(piece.queries)
+        self._keys = on_device(piece.keys.ravel())
+        self._carry = on_device(piece.carry)
+        self._key_nodes = on_device(piece.key_nodes)[:, None]
+        self._key_ends = on_device(piece.key_ends)[:, None]
+        self._key_positions = on_device(piece.key_positions)[:, None]
+        n_rows, n_places = piece.stop - piece.start, piece.queries.size
+        places = np.minimum(np.arange(n_places), n_rows - 1)
+        self._all = _Queries(
+            on_device(piece.queries)[:, :, None],
+            on_device(piece.query_positions)[:, :, None],
+            on_device(places) if n_places != n_rows else None,
+            None,
+            {},
+        )
+        rows, nodes, positions, scatter = _places_of_reads(piece, reads)
+        self._read = _Queries(
+            on_device(nodes)[:, :, None],
+            on_device(positions)[:, :, None],
+            on_device(rows.ravel()),
+            on_device(scatter),
+            {},
+        )
+
+    @property
+    def _queries(self) -> _Queries:
+        return self._read if self.pruned else self._all
+
+    def mask(self, window: int | None, fold: int) -> torch.Tensor:
+        """Return the additive mask [1, B, fold · Q, K] of the layer that runs.
+
+        Args:
+            window: Keys this many positions back or further are not seen; None for no window.
+            fold: Heads that are rows of one block.
+        """
+        import torch
+
+        queries = self._queries
+        if (window, fold) not in queries.masks:
+            seen = (self._key_nodes <= queries.nodes) & (queries.nodes < self._key_ends)
+            if window is not None:
+                seen &= queries.positions - self._key_positions < window
+            mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
+            mask.masked_fill_(~seen, torch.finfo(self._dtype).min)
+            queries.masks[window, fold] = mask.repeat(1, fold, 1)[None]
+        return queries.masks[window, fold]
+
+    def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Layer:
+        """Return keys and values of the blocks [heads, B, K, width]; keep those of later pieces.
+
+        Args:
+            layer: Index of the layer.
+            key: [heads, nodes, width]; of the read nodes only, and not looked at, where the layer
+                is pruned.
+            value: As `key`.
+        """
+        import torch
+
+        if self.pruned:
+            return self._captured.pop(layer)
+        if layer in self._carried:
+            before_k, before_v = self._carried[layer]
+            key = torch.cat([before_k, key], dim=1)
+            value = torch.cat([before_v, value], dim=1)
+        if len(self._carry):
+            self.kept[layer] = (
+                key.index_select(1, self._carry),
+                value.index_select(1, self._carry),
+            )
+        shape = (key.shape[0], self._n_blocks, -1, key.shape[2])
+        blocks = (
+            key.index_select(1, self._keys).view(shape),
+            value.index_select(1, self._keys).view(shape),
+        )
+        if self.capturing:
+            self._captured[layer] = blocks
+            raise CapturedError
+        return blocks
+
+    def blocks_of(self, query: torch.Tensor) -> torch.Tensor:
+        """Return queries [heads, rows, width] by block [heads, B, Q, width]."""
+        if self._queries.gather is not None:
+            query = query.index_select(1, self._queries.gather)
+        return query.view(query.shape[0], self._n_blocks, -1, query.shape[2])
+
+    def rows_of(self, result: torch.Tensor, n_rows: int) -> torch.Tensor:
+        """Return results [heads, B, Q, width] as rows [rows, heads, width]."""
+        flat = result.flatten(1, 2)
+        if self._queries.scatter is not None:
+            flat = flat.index_select(1, self._queries.scatter)
+        return flat[:, :n_rows].transpose(0, 1)
+
+
+def _places_of_reads(piece: Piece, reads: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+    """Return the read, node and position of each place [B, Q] and the place of each read.
+
+    Every node that is read stands in its own block; free places repeat the block's first node.
+    """
+    width = piece.queries.shape[1]
+    block = reads // width
+    rank = np.arange(len(reads)) - np.searchsorted(block, block)
+    most = int(rank.max()) + 1 if len(reads) else 1
+    rows = np.zeros((len(piece.queries), most), dtype=np.int64)
+    rows[block, rank] = np.arange(len(reads))
+    nodes = np.repeat(piece.queries[:, :1], most, axis=1)
+    nodes[block, rank] = piece.queries.ravel()[reads]
+    positions = np.repeat(piece.query_positions[:, :1], most, axis=1)
+    positions[block, rank] = piece.query_positions.ravel()[reads]
+    return rows, nodes, positions, block * most + rank
+
+
+_RUNNING = threading.local()
+
+
+@contextmanager
+def running(state: PieceState) -> Iterator[None]:
+    """Attend by `state` in the calling thread."""
+    _RUNNING.state = state
+    try:
+        yield
+    finally:
+        _RUNNING.state = None
+
+
+def current() -> PieceState | None:
+    """Return the piece that runs in the calling thread, if one does."""
+    return getattr(_RUNNING, "state", None)
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as transformers asks it of an attention function.
+
+    Args:
+        module: The attention layer, with its `layer_idx`.
+        query: [1, heads, rows, width].
+        key: [1, key heads, rows, width].
+        value: As `key`.
+        attention_mask: Not looked at: the piece says what is seen.
+        scaling: Of the products; 1/√width if None.
+        sliding_window: Positions further back are not seen.
+        softcap: Bound c of the products: c·tanh(product / c).
+
+    Returns:
+        [1, rows, heads, width], and None for the weights.
+    """
+    import torch
+    from torch.nn import functional
+
+    state = current()
+    if state is None:
+        raise RuntimeError("tree attention was called outside a piece")
+    keys, values = state.keep(module.layer_idx, key[0], value[0])
+    n_rows = query.shape[2]
+    by_block = state.blocks_of(query[0])
+    n_keys, (n_heads, n_blocks, width, size) = keys.shape[0], by_block.shape
+    fold = n_heads // n_keys
+    # the queries of all heads that share keys are rows of one product
+    folded = by_block.view(n_keys, fold, n_blocks, width, size).transpose(1, 2)
+    folded = folded.reshape(n_keys, n_blocks, fold * width, size)
+    mask = state.mask(sliding_window, fold)
+    if softcap is None:
+        out = functional.scaled_dot_product_attention(
+            folded, keys, values, attn_mask=mask, scale=scaling
+        )
+    else:
+        scale = size**-0.5 if scaling is None else scaling
+        scores = folded @ keys.transpose(2, 3) * scale
+        scores = torch.tanh(scores / softcap) * softcap + mask
+        out = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
+    out = out.view(n_keys, n_blocks, fold, width, -1).transpose(1, 2)
+    out = out.reshape(n_heads, n_blocks, width, -1)
+    return state.rows_of(out, n_rows)[None], None
+
+
+def register() -> None:
+    """Make this attention known to transformers by `NAME`."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, attend)
