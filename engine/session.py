@@ -134,7 +134,7 @@ class Session:
             self._ask(task.label, space, missing)
         elif raw is not None:
             attribution = explainer.fit(pool)
-            used = explainer.ask(CoalitionPool(space.n_features))
+            used = explainer.used(pool)
             self._use(task.label, space, used, time.perf_counter() - started)
             label = self._class(task, raw)
             full = self._need(task.label, space, space.full)

@@ -99,3 +99,21 @@ class Attribution:
     residual: FloatL | None = None
     r2: FloatL | None = None
     diagnostics: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+
+    def interval(self, level: float = 0.95) -> tuple[FloatLF, FloatLF] | None:
+        """Return the ends [L, F] of confidence intervals for each value by itself.
+
+        `std_error` times Student's t quantile with `dof` degrees of freedom of the diagnostics,
+        the normal quantile where there is none; None where there is no standard error.
+
+        Args:
+            level: Nominal coverage, between 0 and 1.
+        """
+        if self.std_error is None:
+            return None
+        from scipy.special import ndtri, stdtrit
+
+        dof, tail = self.diagnostics.get("dof"), (1 + level) / 2
+        quantile = float(ndtri(tail) if dof is None else stdtrit(float(dof), tail))
+        half = quantile * self.std_error
+        return self.values - half, self.values + half

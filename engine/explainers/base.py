@@ -39,6 +39,10 @@ class Explainer(ABC):
     def fit(self, pool: CoalitionPool) -> Attribution:
         """Return the attribution, once `ask` returns no rows."""
 
+    def used(self, pool: CoalitionPool) -> BoolCF:
+        """Return all coalitions [C, F] asked for until `ask` returned no rows."""
+        return self.ask(CoalitionPool(pool.n_features))
+
 
 def solve(explainer: Explainer, value: ValueFunction, n_features: int) -> Attribution:
     """Run an explainer on a game in this process.

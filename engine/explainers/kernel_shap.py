@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from engine.errors import ConfigError
-from engine.explainers import compat_shap
+from engine.explainers import adaptive, adjusted, compat_shap
 from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
@@ -50,6 +50,11 @@ class KernelShap(Explainer):
             is the default profile.
         l1_reg: Only with `compat`: shap's feature selection, `num_features(K)`, `aic`, `bic`, a
             penalty, or False for none; `num_features(10)` if None, as in shap.
+        surrogate: `gaussian_process` takes the Shapley values from a regression of all the game's
+            interactions (`odd_process`), with `sampling: own` from pairs chosen to be unlike each
+            other (`spread_pairs`); `num_samples` is F + 1024 if None, at most 4098.
+        relative_error: Stop asking once the estimated relative error (`adaptive.relative_error`) is
+            below this; `num_samples` is then the most. None spends all of `num_samples`.
     """
 
     name: ClassVar[str] = "kernel_shap"
@@ -59,6 +64,8 @@ class KernelShap(Explainer):
     sampling: Literal["own", "pool"] = "own"
     compat: Literal["shap"] | None = None
     l1_reg: str | float | bool | None = None
+    surrogate: Literal["gaussian_process"] | None = None
+    relative_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_samples is not None:
@@ -73,6 +80,18 @@ class KernelShap(Explainer):
                     "kernel_shap: l1_reg needs `compat: shap`; the default profile keeps all "
                     "features"
                 )
+        check_choice(self.name, "surrogate", self.surrogate, (None, "gaussian_process"))
+        if self.surrogate and (self.num_samples or 0) > adjusted.MOST_SAMPLES:
+            raise ConfigError(
+                f"kernel_shap: num_samples can be at most {adjusted.MOST_SAMPLES} with a surrogate"
+            )
+        if self.relative_error is not None:
+            adaptive.check_relative_error(self.name, self.relative_error)
+        if self.compat and (self.surrogate or self.relative_error is not None):
+            raise ConfigError(
+                "kernel_shap: surrogate and relative_error belong to the default profile, which "
+                "`compat: shap` leaves"
+            )
 
     def ask(self, pool: CoalitionPool) -> BoolCF:
         """Return the coalitions of the design that have no value yet.
@@ -83,12 +102,14 @@ class KernelShap(Explainer):
         n_features = pool.n_features
         if n_features == 0:
             return pool.missing(ends(0))
+        if self.relative_error is not None:
+            return self._advance(pool, self.relative_error).missing
         if self.compat:
             budget, needed = self._budget(n_features), compat_shap.smallest(n_features, self.l1_reg)
             require_samples("kernel_shap[compat]", budget, n_features, needed)
             inner = compat_shap.draw(self.seed, n_features, budget).coalitions
         else:
-            half = self._design(n_features).coalitions
+            half = self._half(n_features)
             inner = np.stack([half, ~half], axis=1).reshape(-1, n_features)
         return pool.missing(np.concatenate([ends(n_features), inner]))
 
@@ -100,17 +121,46 @@ class KernelShap(Explainer):
         """
         if pool.n_features == 0:
             return no_features(pool)
+        if self.relative_error is not None:
+            found = self._advance(pool, self.relative_error).found
+            assert found is not None
+            return found
+        if self.surrogate:
+            return adjusted.fit_adjusted(pool, self._half(pool.n_features))
         return self._fit_as_shap(pool) if self.compat else self._fit(pool)
 
+    def used(self, pool: CoalitionPool) -> BoolCF:
+        """Return the coalitions of all rounds."""
+        if self.relative_error is None or pool.n_features == 0:
+            return self.ask(CoalitionPool(pool.n_features))
+        rounds = int(self.fit(pool).diagnostics["rounds"])
+        return adaptive.asked(pool, self._at, self._steps(pool.n_features), rounds)
+
+    def _at(self, budget: int) -> KernelShap:
+        return replace(self, num_samples=budget, relative_error=None)
+
+    def _steps(self, n_features: int) -> list[int]:
+        # where the first standard errors are: as many drawn pairs as features beside the enumerated
+        return adaptive.budgets(4 * n_features + 4, min(self._budget(n_features), 2**n_features))
+
+    def _advance(self, pool: CoalitionPool, tolerance: float) -> adaptive.Progress:
+        return adaptive.advance(pool, self._at, self._steps(pool.n_features), tolerance)
+
     def pool_samples(self, n_features: int) -> int:
-        """Return the budget where it suffices and comes from the pool, else 0."""
+        """Return the budget where it is fixed, suffices and comes from the pool, else 0."""
         budget = self._budget(n_features)
-        return budget if self.sampling == "pool" and budget >= smallest(n_features) else 0
+        fixed = self.sampling == "pool" and self.relative_error is None
+        return budget if fixed and budget >= smallest(n_features) else 0
 
     def _budget(self, n_features: int) -> int:
         if self.num_samples is not None:
             return self.num_samples
-        return 2 * n_features + 2048
+        return adjusted.default_samples(n_features) if self.surrogate else 2 * n_features + 2048
+
+    def _half(self, n_features: int) -> BoolCF:
+        if self.surrogate and self.sampling == "own":
+            return adjusted.adjusted_pairs(int(self.seed), n_features, self._budget(n_features))
+        return self._design(n_features).coalitions
 
     def _design(self, n_features: int) -> Pairs:
         budget = self._budget(n_features)
@@ -138,6 +188,8 @@ class KernelShap(Explainer):
             diagnostics={
                 "exact": design.exact,
                 "enumerated": 2 + 2 * design.enumerated,
+                # what the drawn pairs leave once they have told the values apart
+                "dof": max(len(half) - design.enumerated - pool.n_features + 1, 1),
                 "sampling": self.sampling,
             },
         )

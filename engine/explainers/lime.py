@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from engine.errors import ConfigError
-from engine.explainers import compat_lime
+from engine.explainers import adaptive, compat_lime
 from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
@@ -87,6 +87,8 @@ class Lime(Explainer):
         num_features: Only with `compat`: most features with a coefficient, 10 if None.
         feature_selection: Only with `compat`: `auto`, `highest_weights`, `forward_selection`,
             `lasso_path` or `none`; `auto` if None.
+        relative_error: Stop asking once the estimated relative error (`adaptive.relative_error`) is
+            below this; `num_samples` is then the most. None spends all of `num_samples`.
     """
 
     name: ClassVar[str] = "lime"
@@ -98,6 +100,7 @@ class Lime(Explainer):
     compat: Literal["lime"] | None = None
     num_features: int | None = None
     feature_selection: compat_lime.Selection | None = None
+    relative_error: float | None = None
 
     def __post_init__(self) -> None:
         check_integer(self.name, "num_samples", self.num_samples, 1)
@@ -117,6 +120,13 @@ class Lime(Explainer):
                 "lime: num_features and feature_selection need `compat: lime`; the default profile "
                 "keeps all features"
             )
+        if self.relative_error is not None:
+            adaptive.check_relative_error(self.name, self.relative_error)
+            if self.compat:
+                raise ConfigError(
+                    "lime: relative_error belongs to the default profile, which `compat: lime` "
+                    "leaves"
+                )
 
     def ask(self, pool: CoalitionPool) -> BoolCF:
         """Return the coalitions of the design that have no value yet.
@@ -126,6 +136,8 @@ class Lime(Explainer):
         """
         if pool.n_features == 0:
             return pool.missing(np.zeros((1, 0), dtype=bool))
+        if self.relative_error is not None:
+            return self._advance(pool, self.relative_error).missing
         if self.compat:
             return pool.missing(self._compat_rows(pool.n_features))
         if self.pool_samples(pool.n_features):
@@ -136,14 +148,37 @@ class Lime(Explainer):
         """Return the coefficients, with the intercept as base and the weighted R²."""
         if pool.n_features == 0:
             return no_features(pool, residual=False)
+        if self.relative_error is not None:
+            found = self._advance(pool, self.relative_error).found
+            assert found is not None
+            return found
         if self.pool_samples(pool.n_features):
             return self._fit_from_pool(pool)
         return self._fit_as_lime(pool) if self.compat else self._fit(pool)
 
     def pool_samples(self, n_features: int) -> int:
-        """Return `num_samples` where the pool is used, else 0."""
+        """Return `num_samples` where it is fixed and the pool is used, else 0."""
         suffices = self.num_samples >= min(POOL_SAMPLES * n_features, 2**n_features)
-        return self.num_samples if self.sampling == "pool" and suffices else 0
+        fixed = self.sampling == "pool" and self.relative_error is None
+        return self.num_samples if fixed and suffices else 0
+
+    def used(self, pool: CoalitionPool) -> BoolCF:
+        """Return the coalitions of all rounds."""
+        if self.relative_error is None or pool.n_features == 0:
+            return self.ask(CoalitionPool(pool.n_features))
+        rounds = int(self.fit(pool).diagnostics["rounds"])
+        return adaptive.asked(pool, self._at, self._steps(pool.n_features), rounds)
+
+    def _at(self, budget: int) -> Lime:
+        return replace(self, num_samples=budget, relative_error=None)
+
+    def _steps(self, n_features: int) -> list[int]:
+        # where the first standard errors are, and all rounds have the same sampling
+        first = POOL_SAMPLES * n_features if self.sampling == "pool" else 4 * n_features + 4
+        return adaptive.budgets(first, min(self.num_samples, 2**n_features))
+
+    def _advance(self, pool: CoalitionPool, tolerance: float) -> adaptive.Progress:
+        return adaptive.advance(pool, self._at, self._steps(pool.n_features), tolerance)
 
     def _design(self, n_features: int) -> Design:
         require_samples(self.name, self.num_samples, n_features, n_features + 1)

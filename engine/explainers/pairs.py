@@ -14,6 +14,9 @@ from engine.types import BoolCF, FloatC
 
 Floats = npt.NDArray[np.float64]
 
+LISTED = 2048
+"""Sizes of so many pairs are listed and shuffled, larger ones drawn until there are enough."""
+
 
 class Stratum(NamedTuple):
     """Drawn pairs that share their weight.
@@ -63,6 +66,9 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     smaller ones a pair's weight is the mass over the expected number, right in expectation. Sizes
     with fewer than two pairs form one stratum.
 
+    The pairs of a size come in an order that only the seed decides, so that of two designs the
+    larger one has nearly all pairs of the smaller one.
+
     Args:
         seed: Of the draws.
         n_features: F ≥ 1.
@@ -74,7 +80,7 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     n_full, left = _border(sizes, n_pairs)
     border = [_all_of_size(n_features, size) for size in range(1, n_full + 1)]
     weights = [np.full(len(b), m / len(b)) for b, m in zip(border, sizes.mass, strict=False)]
-    drawn = _draw_sizes(generator("kernel_shap", seed, n_features), n_features, sizes, n_full, left)
+    drawn = _draw_sizes(seed, n_features, sizes, n_full, left)
     strata = [
         Stratum(slice(s.rows.start + n_pairs - left, s.rows.stop + n_pairs - left), s.unseen)
         for s in drawn.strata
@@ -88,10 +94,9 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     )
 
 
-def _draw_sizes(
-    random: np.random.Generator, n_features: int, sizes: Sizes, n_full: int, left: int
-) -> Pairs:
+def _draw_sizes(seed: int, n_features: int, sizes: Sizes, n_full: int, left: int) -> Pairs:
     """Return `left` pairs of the sizes above `n_full`, pooled sizes at the end."""
+    random = generator("kernel_shap", seed, n_features)
     counts, expected = _allocate(random, left, sizes.mass[n_full:])
     blocks: list[BoolCF] = []
     weights: list[Floats] = []
@@ -101,7 +106,8 @@ def _draw_sizes(
     for k in np.argsort(alone, kind="stable").tolist():
         pairs = sizes.pairs[n_full + k]
         count = min(int(counts[k]), pairs)
-        blocks.append(_draw(random, n_features, n_full + k + 1, count, pairs))
+        size = n_full + k + 1
+        blocks.append(_draw(seed, n_features, size, count, pairs))
         among = max(count, 1) if expected[k] >= 1 else max(expected[k], 1e-9)
         weights.append(np.full(count, sizes.mass[n_full + k] / among))
         if not alone[k]:
@@ -159,11 +165,13 @@ def _allocate(random: np.random.Generator, left: int, mass: Floats) -> tuple[Flo
     return np.diff(np.floor(ends + random.random())), expected
 
 
-def _draw(
-    random: np.random.Generator, n_features: int, size: int, count: int, pairs: int
-) -> BoolCF:
-    """Return `count` pairs of one size, uniform and without repeats."""
-    if pairs <= 2 * count:
+def _draw(seed: int, n_features: int, size: int, count: int, pairs: int) -> BoolCF:
+    """Return `count` pairs of one size, uniform and without repeats.
+
+    Fewer pairs are the first of more, so that a larger budget finds them valued.
+    """
+    random = generator("kernel_shap", seed, n_features, size)
+    if pairs <= max(LISTED, 2 * count):
         return _all_of_size(n_features, size)[random.permutation(pairs)[:count]]
     found = np.zeros((0, n_features), dtype=bool)
     while len(found) < count:
