@@ -272,6 +272,95 @@ def bench_scoring(
     raise typer.Exit(guarded(action))
 
 
+@bench_app.command("explainers")
+def bench_explainers(
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", help="Of every explainer; each library's default if not given."),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", help="Times each is taken.", min=1)] = 3,
+    model: BenchModel = SMOLLM,
+    prompt: Annotated[str, typer.Option("--prompt", help="chat or short.")] = "chat",
+    json_: JsonOption = None,
+) -> None:
+    """Explain two texts by rayxai and by lime, shap and captum in a loop over the same model."""
+
+    def action() -> int:
+        from jobs.bench.explainers import run as measure
+        from jobs.bench.workload import show_figures, write_json
+
+        console = Console(soft_wrap=True)
+        figures = measure(samples, repeats, model, prompt, say=console.print)
+        show_figures(console, figures)
+        if json_ is not None:
+            write_json(figures, json_)
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
+@bench_app.command("estimators")
+def bench_estimators(
+    texts: Annotated[int, typer.Option("--texts", help="Number of texts.", min=1)] = 30,
+    words: Annotated[
+        tuple[int, int], typer.Option("--words", help="Fewest and most words of a text.")
+    ] = (9, 12),
+    seeds: Annotated[int, typer.Option("--seeds", help="Seeds a text.", min=2)] = 10,
+    model: BenchModel = SMOLLM,
+    data: BenchData = "bundled:reviews",
+    field: FieldOption = "text",
+    device: DeviceOption = "auto",
+    json_: JsonOption = None,
+) -> None:
+    """Measure errors against exact Shapley values, and how often intervals cover them."""
+
+    def action() -> int:
+        from jobs.bench.estimators import run as measure
+        from jobs.bench.workload import write_json
+
+        figures = measure(
+            model,
+            data=data,
+            field=field,
+            words=words,
+            n_texts=texts,
+            seeds=seeds,
+            device=device,
+            console=Console(soft_wrap=True),
+        )
+        if json_ is not None:
+            write_json(figures, json_)
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
+@bench_app.command("overhead")
+def bench_overhead(
+    units: Annotated[
+        int, typer.Option("--units", help="Units that go through Ray; 0 leaves that part out.")
+    ] = 4000,
+    json_: JsonOption = None,
+) -> None:
+    """Measure what an evaluation and a unit cost outside the model, by the fake host."""
+
+    def action() -> int:
+        from jobs.bench.overhead import run as measure
+        from jobs.bench.ray_overhead import run as measure_ray
+        from jobs.bench.workload import show_figures, write_json
+
+        console = Console(soft_wrap=True)
+        figures = measure()
+        if units:
+            figures |= measure_ray(units)
+        show_figures(console, figures)
+        if json_ is not None:
+            write_json(figures, json_)
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
 @app.command()
 def doctor() -> None:
     """Say what is installed, which device there is, which models are at hand offline."""

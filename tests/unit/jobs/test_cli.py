@@ -25,7 +25,16 @@ SURFACE: dict[str, list[str]] = {
     "explain": ["--text", "--explainer", "--config", "--model", "--samples", "--set", "--json"],
     "doctor": [],
     "schema": ["--out"],
-}
+    "bench scoring": [
+        "--samples", "--model", "--data", "--field", "--texts", "--words", "--prompt", "--most",
+        "--device", "--json",
+    ],
+    "bench explainers": ["--samples", "--repeats", "--model", "--prompt", "--json"],
+    "bench estimators": [
+        "--texts", "--words", "--seeds", "--model", "--data", "--field", "--device", "--json",
+    ],
+    "bench overhead": ["--units", "--json"],
+}  # fmt: skip
 """Scripts and documents hang on these names: add to them, but take none away."""
 
 
