@@ -113,7 +113,8 @@ def _words_at(
     keep = np.where(
         lengths >= 8, ~np.uint64(0), (np.uint64(1) << (bits & np.uint64(63))) - np.uint64(1)
     )
-    return at_every_byte[starts] & keep
+    found: npt.NDArray[np.uint64] = at_every_byte[starts] & keep
+    return found
 
 
 def _number(marks: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], int]:
