@@ -92,6 +92,7 @@ class Session:
     calibration: FloatCL | None = None
     key: str = ""
     spaces: dict[tuple[str, str, bool], Space] = field(default_factory=dict)
+    space_of_task: dict[tuple[str, bool, str], Space] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     attributions: list[dict[str, Any]] = field(default_factory=list)
@@ -281,6 +282,12 @@ class Session:
         return log_probs if self.calibration is None else normalise(log_probs - self.calibration)
 
     def _space_of(self, task: ExplainerTask) -> Space:
+        index = (task.features, task.bag_of_words, task.operator_name)
+        if index not in self.space_of_task:
+            self.space_of_task[index] = self._make_space(task)
+        return self.space_of_task[index]
+
+    def _make_space(self, task: ExplainerTask) -> Space:
         features = split_features(
             self.example.fields,
             task.features,

@@ -76,7 +76,9 @@ class JsonTokenizer:
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         """Return the ids of each text."""
-        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        batch = self._tokenizer.encode_batch_fast(
+            list(texts), add_special_tokens=add_special_tokens
+        )
         return [encoding.ids for encoding in batch]
 
     def encode_with_offsets(self, text: str, add_special_tokens: bool) -> Encoded:

@@ -29,9 +29,9 @@ from engine.types import Example
 
 TEXTS = (
     "the acting is fine but the story never quite finds a reason to exist , and it is too long .",
-    "a charming and often affecting journey through the lives of a few people you will come to love",
-    "thoughtful , provocative and insistently humanizing , it has something to say and says it well",
-    "bleak and desperate yet somehow funny , the film never loses its sense of who these people are",
+    "a charming and often affecting journey through the lives of a few people you come to love",
+    "thoughtful , provocative and insistently humanizing , it has much to say and says it well",
+    "bleak and desperate yet somehow funny , the film never loses its sense of who they are",
 )
 """Reviews of about twenty words."""
 
