@@ -66,7 +66,7 @@ class TransformersBackend:
         self.model: PreTrainedModel | None = None
         self._scorer: LabelScorer | None = None
         self._packed: PackedForward | None = None
-        self._packed_below: int | None = None
+        self._packed_up_to: int | None = None
         self._takes_positions = False
         self._max_tokens: int | None = None
         self._vocabulary = 0
@@ -102,7 +102,7 @@ class TransformersBackend:
         if self._spec.options.get("packing", True):
             packed = packing_checked(model, self._scorer.reading, kept)
             if packed is not None:
-                self._packed, self._packed_below = packed
+                self._packed, self._packed_up_to = packed
                 scorer = f"packed+{scorer}"
         self._max_tokens = model_window(model.config)
         self._vocabulary = vocabulary_size(model)
@@ -156,12 +156,23 @@ class TransformersBackend:
         assert self._scorer is not None, "load the model before asking it for scores"
         if self._packed is None:
             return self._in_buckets(batch, task)
-        limit = self._packed_below
-        if limit is None or not (long := batch.sequences.lengths >= limit).any():
-            return self._packed.score(batch, task.label_ids)
+        if self._packed_up_to is None:
+            return self._packed_or_in_buckets(batch, task)
+        longest = batch.sequences.lengths + max(map(len, task.label_ids)) - 1
+        long = longest > self._packed_up_to
         short, rest = np.flatnonzero(~long), np.flatnonzero(long)
-        packed = self._packed.score(batch.take(short), task.label_ids)
+        if not len(rest):
+            return self._packed_or_in_buckets(batch, task)
+        packed = self._packed_or_in_buckets(batch.take(short), task)
         return _interleaved(packed, short, self._in_buckets(batch.take(rest), task), rest)
+
+    def _packed_or_in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
+        assert self._packed is not None
+        try:
+            return self._packed.score(batch, task.label_ids, own_prefix=task.by_example)
+        except BackendOutOfMemoryError:
+            pass  # some prompt may still fit: there each has an answer or an error of its own
+        return self._in_buckets(batch, task)
 
     def _in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         return score_in_buckets(self._padded, batch, task.label_ids, self.batch_tokens)

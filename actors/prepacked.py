@@ -43,6 +43,7 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
             super().__init__()
             self.packed = operators._reorder_linear_weight(layer.weight.detach(), ROWS)
             self.offset = layer.bias
+            self.out_features = layer.out_features
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y: torch.Tensor = operators._linear_pointwise(

@@ -130,10 +130,10 @@ def prompts(n: int, template: Sequence[int] = TEMPLATE, hide: bool = False) -> l
 def assert_equal_to_plain(
     model: Any, scorer: LabelScorer, many: list[ScoreSequence], prefix: int
 ) -> None:
-    found = scorer.score(many, LABELS, prefix)
+    log_probs, found_log_z, _ = scorer.score(many, LABELS, prefix)
     expected = [plain(model, sequence) for sequence in many]
-    np.testing.assert_allclose(found.log_probs, [row for row, _ in expected], atol=2e-5)
-    np.testing.assert_allclose(found.log_z, [log_z for _, log_z in expected], atol=2e-5)
+    np.testing.assert_allclose(log_probs, [row for row, _ in expected], atol=2e-5)
+    np.testing.assert_allclose(found_log_z, [log_z for _, log_z in expected], atol=2e-5)
 
 
 def test_the_scorer_found_at_load_is_the_familys_fastest(model: Any, family: str) -> None:
@@ -164,7 +164,7 @@ def test_what_stands_at_a_hidden_position_does_not_matter(model: Any, prefix: in
         [ScoreSequence(base, hidden), ScoreSequence(other, hidden), ScoreSequence(other)],
         LABELS,
         prefix,
-    ).log_probs
+    )[0]
     np.testing.assert_allclose(seen, same, atol=2e-5)
     assert np.abs(seen - shown).max() > 1e-3
 
@@ -172,18 +172,18 @@ def test_what_stands_at_a_hidden_position_does_not_matter(model: Any, prefix: in
 def test_a_hidden_first_position_is_scored(model: Any) -> None:
     scorer, _ = make_scorer(model, 4)
     sequences = [ScoreSequence((first, 30, 31, 16), (0,)) for first in (20, 40)]
-    found = scorer.score(sequences, LABELS).log_probs
+    found = scorer.score(sequences, LABELS)[0]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], atol=2e-5)
 
 
 def test_reading_ways_agree(model: Any, family: str) -> None:
     many = prompts(5)
-    kept = LabelScorer(model, "kept", None).score(many, LABELS)
-    full = LabelScorer(model, "full", None).score(many, LABELS)
-    np.testing.assert_allclose(kept.log_probs, full.log_probs, atol=1e-5)
-    gathered = LabelScorer(model, "gathered", None).score(many, LABELS)
-    gap = np.abs(gathered.log_probs - full.log_probs).max()
+    kept = LabelScorer(model, "kept", None).score(many, LABELS)[0]
+    full = LabelScorer(model, "full", None).score(many, LABELS)[0]
+    np.testing.assert_allclose(kept, full, atol=1e-5)
+    gathered = LabelScorer(model, "gathered", None).score(many, LABELS)[0]
+    gap = np.abs(gathered - full).max()
     assert gap > 1e-2 if CONFIGS[family][2].startswith("kept") else gap < 1e-5
 
 
@@ -192,15 +192,15 @@ def test_kept_prefixes_are_computed_once_and_never_changed() -> None:
     prefixes = PrefixCache(model, 2)
     scorer = LabelScorer(model, "gathered", prefixes)
     many = prompts(6)
-    first = scorer.score(many, LABELS, len(TEMPLATE))
-    again = scorer.score(many, LABELS, len(TEMPLATE))
-    np.testing.assert_array_equal(first.log_probs, again.log_probs)
-    assert first.tokens_computed - again.tokens_computed == len(TEMPLATE)
+    first, _, computed = scorer.score(many, LABELS, len(TEMPLATE))
+    again, _, computed_again = scorer.score(many, LABELS, len(TEMPLATE))
+    np.testing.assert_array_equal(first, again)
+    assert computed - computed_again == len(TEMPLATE)
     for other in range(2):  # pushes the first out of two places
         scorer.score(prompts(3, (60 + other, 61)), LABELS, 2)
-    third = scorer.score(many, LABELS, len(TEMPLATE))
-    np.testing.assert_array_equal(first.log_probs, third.log_probs)
-    assert third.tokens_computed == first.tokens_computed
+    third, _, computed_third = scorer.score(many, LABELS, len(TEMPLATE))
+    np.testing.assert_array_equal(first, third)
+    assert computed_third == computed
 
 
 def test_families_that_forget_have_no_prefixes() -> None:
@@ -246,10 +246,12 @@ def ask(host: Host, many: Sequence[ScoreSequence], **task: Any) -> Any:
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 200, 5000])
 @pytest.mark.parametrize("by_example", [False, True])
+@pytest.mark.parametrize("packing", [False, True])
 def test_neither_batch_size_nor_order_matters(
-    saved: Path, batch_tokens: int, by_example: bool
+    saved: Path, batch_tokens: int, by_example: bool, packing: bool
 ) -> None:
-    host = Host(HostSpec(str(saved), threads=1, options={"batch_tokens": batch_tokens}))
+    options = {"batch_tokens": batch_tokens, "packing": packing}
+    host = Host(HostSpec(str(saved), threads=1, options=options))
     host.load()
     many = prompts(15) + prompts(6, hide=True)
     random.Random(batch_tokens).shuffle(many)
@@ -260,18 +262,18 @@ def test_neither_batch_size_nor_order_matters(
     host.stop()
 
 
-def test_by_example_results_are_bit_equal_whatever_went_before(saved: Path) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_by_example_results_are_bit_equal_whatever_went_before(saved: Path, packing: bool) -> None:
     many = prompts(12)
     replies = []
-    for before in ([], prompts(9, (50, 51)), prompts(20)):
-        host = Host(HostSpec(str(saved), threads=1))
+    for before in ([], prompts(9, (50, 51)), prompts(20), many):
+        host = Host(HostSpec(str(saved), threads=1, options={"packing": packing}))
         host.load()
         if before:
             ask(host, before)
         replies.append(ask(host, many, by_example=True))
         host.stop()
-    assert replies[0].equals(replies[1])
-    assert replies[0].equals(replies[2])
+    assert all(reply.equals(replies[0]) for reply in replies[1:])
 
 
 def test_the_host_says_what_it_is(saved: Path) -> None:
@@ -282,7 +284,7 @@ def test_the_host_says_what_it_is(saved: Path) -> None:
     assert info.memory_bytes >= 4 * info.parameters
     assert info.device == "cpu"
     assert info.max_tokens == 64
-    assert info.scorer == "gathered+prefix+prepacked"
+    assert info.scorer == "packed+gathered+prefix+prepacked"
     for part in ("float32", "cpu", "torch 2", "transformers 5"):
         assert part in info.numerics_text
     assert cost_of(ask(host, prompts(2))).numerics == info.numerics
@@ -310,7 +312,7 @@ def test_the_scorers_thread_has_the_threads_of_the_specification(
 
     monkeypatch.setattr("actors.self_check.LabelScorer", Watching)
     for threads in (2, 1):
-        host = Host(HostSpec(str(saved), threads=threads))
+        host = Host(HostSpec(str(saved), threads=threads, options={"packing": False}))
         host.load()
         ask(host, prompts(2))
         host.stop()
@@ -348,7 +350,7 @@ def test_running_out_of_memory_halves_the_batch(
         sizes.append(len(sequences))
         return whole(self, sequences, labels, prefix)
 
-    host = Host(HostSpec(str(saved), threads=1))
+    host = Host(HostSpec(str(saved), threads=1, options={"packing": False}))
     host.load()
     monkeypatch.setattr(LabelScorer, "score", scarce)
     many = prompts(10)
