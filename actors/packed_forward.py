@@ -232,7 +232,10 @@ class PackedForward:
         shared = [_common(tokens, kept.tokens) for kept in self._prefixes]
         best = int(np.argmax(shared)) if shared else -1
         if own:
-            same = [len(kept.tokens) == length == n for kept, n in zip(self._prefixes, shared)]
+            same = [
+                len(kept.tokens) == length == n
+                for kept, n in zip(self._prefixes, shared, strict=True)
+            ]
             best = same.index(True) if any(same) else -1
         computed = 0
         if best >= 0 and shared[best] and length - shared[best] <= LONGER:
