@@ -1,4 +1,4 @@
-"""What Ray and the dispatcher cost: units a second, the driver's memory, and against one process."""
+"""What Ray and the dispatcher cost: units a second, the driver's memory, and a real model."""
 
 from __future__ import annotations
 
