@@ -39,7 +39,11 @@ CHOSEN = 10
 """Chosen pairs a feature. Beyond, pairs are drawn: choosing costs the square of their number and
 wins little."""
 
-MOST_CHOSEN = 512
+NODES = 24
+"""Of an integral over λ, which has to be about right only."""
+
+MOST_CHOSEN = 256
+"""But never fewer than one pair a feature."""
 
 
 def spread_pairs(seed: int, n_features: int, n_pairs: int) -> BoolCF:
@@ -88,7 +92,7 @@ def _draw_on(random: np.random.Generator, chosen: BoolCF, n_pairs: int) -> BoolC
 @functools.lru_cache(maxsize=64)
 def _sequence(n_features: int) -> BoolCF:
     pool = _pool(n_features)
-    n_chosen = min(len(pool), max(CHOSEN * n_features, 64), MOST_CHOSEN)
+    n_chosen = min(len(pool), max(CHOSEN * n_features, 64), max(MOST_CHOSEN, n_features))
     lam = min(REACH / n_features, 0.6)
     covariance = _kernel(n_features, lam)
     effect = _effects(n_features, lam)
@@ -118,8 +122,8 @@ def _sequence(n_features: int) -> BoolCF:
             row = row - step[new] * step
         pivot = math.sqrt(left[new] + white)
         step = row / pivot
-        moves = shapley[:, new] / pivot
         left = np.maximum(left - step * step, 0)
+        moves = shapley[:, new] / pivot
         for of_feature, move in zip(shapley, moves.tolist(), strict=True):
             of_feature -= move * step
         steps.append(step)
@@ -128,32 +132,36 @@ def _sequence(n_features: int) -> BoolCF:
     return chosen
 
 
+def _powers(base: float, most: int) -> list[float]:
+    """Return the powers 0..`most`, by multiplication: a library's `pow` may round otherwise."""
+    powers = [1.0]
+    for _ in range(most):
+        powers.append(powers[-1] * base)
+    return powers
+
+
 def _kernel(n_features: int, lam: float) -> Floats:
     """Return the prior covariance of the odd parts at Hamming distance 0..F."""
-    ratio = (1 - lam) / (1 + lam)
-    powers = [1.0]
-    for _ in range(n_features):
-        powers.append(powers[-1] * ratio)
-    return np.array([powers[h] - powers[n_features - h] for h in range(n_features + 1)])
+    powers = _powers((1 - lam) / (1 + lam), n_features)
+    return np.array(powers) - np.array(powers[::-1])
 
 
 def _effects(n_features: int, lam: float) -> Floats:
     """Return the covariance of a coalition's odd part with the Shapley value of a member.
 
-    By size 0..F. An effect is the integral over s of the derivative of the game's multilinear
-    extension; sums of Python floats keep to the order in which they are written.
+    By size 0..F. The value is the integral over s of the derivative of the game's multilinear
+    extension (Owen 1972), by the midpoint rule.
     """
-    nodes = 24
-    effects = []
-    for size in range(n_features + 1):
-        kept, gone = max(size - 1, 0), n_features - 1 - max(size - 1, 0)
-        total = 0.0
-        for node in range(nodes):
-            s = lam * (node + 0.5) / nodes
-            up, down = (1 + s) / (1 + lam), (1 - s) / (1 + lam)
-            total += up**kept * down**gone + up**gone * down**kept
-        effects.append(2 * lam / (1 + lam) * total / nodes)
-    return np.array(effects)
+    effects = [0.0] * (n_features + 1)
+    for node in range(NODES):
+        s = lam * (node + 0.5) / NODES
+        up = _powers((1 + s) / (1 + lam), n_features)
+        down = _powers((1 - s) / (1 + lam), n_features)
+        for size in range(n_features + 1):
+            kept = max(size - 1, 0)
+            gone = n_features - 1 - kept
+            effects[size] += up[kept] * down[gone] + up[gone] * down[kept]
+    return np.array(effects) * (2 * lam / (1 + lam) / NODES)
 
 
 def _pool(n_features: int) -> BoolCF:
