@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from actors.batching import ScoreSequence
+from engine.gradients import GradientAnswer, GradientAsk
 from engine.schema import ScoreTask
 
 
@@ -141,6 +142,20 @@ class Backend(Protocol):
 
         Raises:
             BackendOutOfMemoryError: The batch doesn't fit into memory.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientBackend(Protocol):
+    """A model that can be differentiated by its input embeddings."""
+
+    def gradients(self, ask: GradientAsk, task: ScoreTask) -> GradientAnswer:
+        """Return the answer to one row; called from the scorer's thread.
+
+        Raises:
+            ValueError: This row can't be answered: it becomes its error.
+            ModelError: The model can't be differentiated.
         """
         ...
 

@@ -8,7 +8,7 @@ error. The scorer has always made such a pass before gradients are asked.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def make_differentiable(model: Any) -> int:
         def forward(x: torch.Tensor) -> torch.Tensor:
             packed = getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
             if packed and x.requires_grad:
-                return apply(x, layer, kernel)
+                return cast("torch.Tensor", apply(x, layer, kernel))
             y: torch.Tensor = kernel(x)
             return y
 

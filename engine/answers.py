@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from engine.gradients import Gradients
 from engine.pool import CoalitionPool, keys, unpack
 from engine.seeds import digest
 from engine.types import BoolCF, Feature
@@ -39,10 +40,11 @@ def space_key(features: tuple[Feature, ...], operator: str) -> str:
 
 @dataclass(slots=True)
 class Answers:
-    """Pools by (example key, space key), and the errors of coalitions that could not be scored."""
+    """Pools by (example key, space key), errors of coalitions, and the answers about gradients."""
 
     pools: dict[tuple[str, str], CoalitionPool] = field(default_factory=dict)
     errors: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
+    gradients: Gradients = field(default_factory=Gradients)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""

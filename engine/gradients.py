@@ -167,8 +167,10 @@ def gradient_key(example: str, explainer: str) -> str:
 
 def gradient_request(asks: Iterable[GradientAsk], task: ScoreTask) -> pa.Table:
     """Return a request table, the task in its metadata; of equal keys the first row stays."""
-    rows = list({ask.key: dataclasses.asdict(ask) for ask in reversed(list(asks))}.values())[::-1]
-    table = pa.Table.from_pylist(rows, schema=GRADIENT_REQUEST)
+    rows: dict[str, dict[str, Any]] = {}
+    for ask in asks:
+        rows.setdefault(ask.key, dataclasses.asdict(ask))
+    table = pa.Table.from_pylist(list(rows.values()), schema=GRADIENT_REQUEST)
     return table.replace_schema_metadata({"task": json.dumps(dataclasses.asdict(task))})
 
 
@@ -199,18 +201,40 @@ def gradient_reply(keys: Sequence[str], answers: Sequence[GradientAnswer | str])
     return pa.Table.from_pylist(rows, schema=GRADIENT_REPLY)
 
 
+def no_gradients(request: pa.Table) -> pa.Table:
+    """Answer every row with an error: for hosts that only score."""
+    keys = request.column("key").to_pylist()
+    return gradient_reply(keys, ["this host only scores and gives no gradients"] * len(keys))
+
+
+def even_gradients(request: pa.Table) -> pa.Table:
+    """Answer every row with zeros, without a model: to count what would be asked."""
+    asks, task = read_gradient_request(request)
+    n_labels = len(task.label_ids)
+    answers = []
+    for ask in asks:
+        passes = 2 + ask.steps + n_labels * ask.occlusion_steps
+        answers.append(
+            GradientAnswer(
+                values=np.zeros((n_labels, len(ask.positions))),
+                base=np.zeros(n_labels),
+                full=np.zeros(n_labels),
+                steps=ask.steps,
+                evaluations=passes,
+                tokens=passes * len(ask.ids),
+                converged=True,
+            )
+        )
+    return gradient_reply([ask.key for ask in asks], answers)
+
+
 def expected_tokens(request: pa.Table) -> int:
     """Return about how many tokens a request costs if nothing has to be doubled."""
+    asks, task = read_gradient_request(request)
     return sum(
-        len(row["ids"]) * passes(row["method"], row["steps"], row["occlusion_steps"])
-        for row in request.select(["ids", "method", "steps", "occlusion_steps"]).to_pylist()
+        len(ask.ids) * (2 + _BACKWARD_COST * ask.steps + len(task.label_ids) * ask.occlusion_steps)
+        for ask in asks
     )
-
-
-def passes(method: Method, steps: int, occlusion_steps: int) -> int:
-    """Return the passes of one quadrature, a pass with its way back counted twice."""
-    steps = 1 if method == "gradient_x_input" else steps
-    return 2 + _BACKWARD_COST * steps + occlusion_steps
 
 
 def _row(answer: GradientAnswer) -> dict[str, Any]:

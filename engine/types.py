@@ -84,8 +84,8 @@ class Attribution:
     Attributes:
         values: Attribution of each feature to each label [L, F].
         base: Value without any feature [L]: v(empty) of Shapley methods, the surrogate's
-            intercept of LIME.
-        evaluations: Number of distinct coalitions the estimate used.
+            intercept of LIME, F(baseline) of gradient methods.
+        evaluations: Number of distinct coalitions the estimate used; passes of gradient methods.
         std_error: Standard error [L, F], or None where the method has none.
         residual: v(all) − v(none) − Σ values [L] (additivity), or None for surrogates.
         r2: Weighted R² of the surrogate [L], or None for methods without one.
@@ -98,4 +98,6 @@ class Attribution:
     std_error: FloatLF | None = None
     residual: FloatL | None = None
     r2: FloatL | None = None
-    diagnostics: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    diagnostics: Mapping[str, float | int | str | bool | tuple[float, ...]] = field(
+        default_factory=dict
+    )

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from engine.config import json_schema
-from engine.explainers import names, parameters
+from engine.explainers import method_names, parameters
 
 SECTIONS = (
     ("run", "RunConfig"),
@@ -60,7 +60,7 @@ def _table(definition: dict[str, Any]) -> str:
 
 def _methods() -> str:
     lines = ["| method | parameters with their defaults |", "|---|---|"]
-    for name in names():
+    for name in method_names():
         values = {k: v for k, v in parameters(name).items() if k != "seed"}
         shown = ", ".join(f"`{key}: {json.dumps(value)}`" for key, value in values.items())
         lines.append(f"| `{name}` | {shown or 'none'} |")
