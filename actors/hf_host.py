@@ -24,11 +24,14 @@ from actors.loader import load_model, model_window, resolve_model
 from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.self_check import make_scorer, packing_checked, prepack_checked, vocabulary_size
 from engine.errors import ConfigError, ModelError
+from engine.gradients import GradientAnswer, GradientAsk
+from engine.ragged import Ragged
 from engine.schema import ScoreTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from actors.gradients import GradientRunner
     from actors.label_scorer import LabelScorer
     from actors.packed_forward import PackedForward
 
@@ -39,6 +42,10 @@ CPU_BATCH_TOKENS = 2048
 
 GPU_BATCH_TOKENS = 32_768
 PREFIXES_KEPT = 8
+
+_GRADIENT_SHARE = 4
+"""Of the tokens of a batch, how many gradients are computed of at a time: the activations of all
+layers are kept for the way back. SmolLM2-135M in fp32 on a CPU took 0.8 GB for 512 tokens."""
 
 _OPTIONS = frozenset(
     {"batch_tokens", "prefix_cache", "prepack", "packing", "admit_tokens", "remember"}
@@ -68,6 +75,7 @@ class TransformersBackend:
         self._packed: PackedForward | None = None
         self._packed_up_to: int | None = None
         self._takes_positions = False
+        self._runner: GradientRunner | None = None
         self._max_tokens: int | None = None
         self._vocabulary = 0
         self.batch_tokens = int(spec.options.get("batch_tokens", CPU_BATCH_TOKENS))
@@ -192,6 +200,22 @@ class TransformersBackend:
         # outside the handler: its traceback would hold the batch's tensors while they are halved
         free_memory()
         raise BackendOutOfMemoryError(message)
+
+    def gradients(self, ask: GradientAsk, task: ScoreTask) -> GradientAnswer:
+        """Return the gradients that one explainer needs of one prompt.
+
+        Raises:
+            ValueError: The prompt can't be scored, or its gradients can't be had.
+            ModelError: The family can't be differentiated.
+        """
+        from actors.gradients import GradientRunner
+
+        errors = self.check(SequenceBatch(Ragged.of([ask.ids]), None), task)
+        if errors:
+            raise ValueError(errors[0])
+        if self._runner is None:
+            self._runner = GradientRunner(self.model, self.batch_tokens // _GRADIENT_SHARE)
+        return self._runner.run(ask, task.label_ids)
 
 
 def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:

@@ -19,8 +19,10 @@ from engine.answers import Answers, space_key
 from engine.context import ExplainerTask, StepContext
 from engine.data import example_key
 from engine.errors import ExampleError
-from engine.explainers import build
+from engine.explainers import GradientMethod, build, build_method, parameters
+from engine.explainers.gradients import nothing_to_explain
 from engine.features import LIME_SPLIT, split_features
+from engine.gradients import GradientAsk, gradient_key
 from engine.guests.names import is_guest
 from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
@@ -94,6 +96,7 @@ class Session:
     spaces: dict[tuple[str, str, bool], Space] = field(default_factory=dict)
     space_of_task: dict[tuple[str, bool, str], Space] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
+    gradient_asks: list[GradientAsk] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     attributions: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -103,8 +106,16 @@ class Session:
     def __post_init__(self) -> None:
         self.key = example_key(self.example.fields)
 
+    @property
+    def asking(self) -> bool:
+        """Whether something is missing."""
+        return bool(self.asks or self.gradient_asks)
+
     def run(self) -> list[Ask]:
-        """Replay the example; return what is missing, nothing if all its rows are there."""
+        """Replay the example; return the coalitions that are missing.
+
+        Nothing is missing, gradients neither, if all its rows are there.
+        """
         with self._guard("score", None):
             space = self._space("", (), Operator("delete"), "text")
             known = self._need(PREDICTION, space, space.full)
@@ -128,7 +139,13 @@ class Session:
             explain_guest(self, task, raw)
             return
         space = self._space_of(task)
-        explainer = build(task.name, **{**task.params, "seed": self._seed(task, space)})
+        params = dict(task.params)
+        if "seed" in parameters(task.name):
+            params["seed"] = self._seed(task, space)
+        explainer = build_method(task.name, **params)
+        if isinstance(explainer, GradientMethod):
+            self._explain_by_gradients(task, explainer, space, raw)
+            return
         pool = self._pool(space, lambda v: self._value(v, task))
         missing = explainer.ask(pool)
         if len(missing):
@@ -144,6 +161,49 @@ class Session:
                 self._attribution_row(task, space, attribution, label, value)
                 with self._guard("metric", task.label):
                     self._measure(task, space, attribution, label)
+
+    def _explain_by_gradients(
+        self, task: ExplainerTask, method: GradientMethod, space: Space, raw: FloatCL | None
+    ) -> None:
+        answer = None
+        if space.n_features:
+            key = gradient_key(self.key, task.label)
+            error = self.answers.gradients.error(key)
+            if error is not None:
+                raise ExampleError("no_gradients", error)
+            answer = self.answers.gradients.get(key)
+            if answer is None:
+                shift = None if self.calibration is None else self.calibration.tolist()
+                masker, tokenizer = space.masker, self.tokenizer
+                normaliser = self.context.normaliser
+                self.gradient_asks.append(
+                    method.ask(
+                        key,
+                        masker.ids,
+                        masker.positions,
+                        tokenizer,
+                        task.target,
+                        normaliser,
+                        shift,
+                    )
+                )
+                return
+        if raw is None:
+            return
+        label = self._class(task, raw)
+        if answer is None:
+            value = self._value(raw[None], task)[0]
+            attribution = nothing_to_explain(value)
+            full = float(value[label])
+        else:
+            attribution = method.attribution(answer, label)
+            full = float(answer.full[label])
+            usage = self.usage.setdefault(task.label, Usage())
+            usage.evaluations += answer.evaluations
+            usage.tokens += answer.tokens
+        self._attribution_row(task, space, attribution, label, full)
+        with self._guard("metric", task.label):
+            self._measure(task, space, attribution, label)
 
     def _measure(
         self, task: ExplainerTask, space: Space, attribution: Attribution, label: int
@@ -259,7 +319,7 @@ class Session:
                 "residual": of_label(attribution.residual),
                 "r2": of_label(attribution.r2),
                 "diagnostics": json.dumps(dict(attribution.diagnostics), sort_keys=True),
-                "status": "ok" if space.n_features else "no_features",
+                "status": _status(attribution),
             }
         )
 
@@ -366,6 +426,12 @@ class Session:
 
     def _guard(self, stage: str, explainer: str | None) -> _Guard:
         return _Guard(self, stage, explainer)
+
+
+def _status(attribution: Attribution) -> str:
+    if not attribution.values.shape[1]:
+        return "no_features"
+    return "ok" if attribution.diagnostics.get("converged", True) else "not_converged"
 
 
 class _Guard:

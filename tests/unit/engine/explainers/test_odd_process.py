@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def drawn_game(seed: int, n_features: int, lam: float) -> np.ndarray:
     return products @ (spread * np.random.default_rng(seed).normal(size=len(sets)))
 
 
-def posterior(values: np.ndarray, half: np.ndarray):
+def posterior(values: np.ndarray, half: np.ndarray) -> Any:
     places = 1 << np.arange(half.shape[1])
     odd = (values[half @ places] - values[~half @ places]) / 2
     columns = odd[:, None] if odd.ndim == 1 else odd
@@ -102,7 +103,9 @@ def test_interactions_of_three_are_learned() -> None:
         half = spread_pairs(seed, 9, 70)
         places = 1 << np.arange(9)
         linear = solve(
-            build("kernel_shap", num_samples=142, seed=seed), lambda z, v=values: v[z @ places], 9
+            build("kernel_shap", num_samples=142, seed=seed),
+            lambda z, v=values, p=places: v[z @ p],
+            9,
         )
         exact = shapley(values, 9)
         errors.append(
