@@ -7,7 +7,6 @@ collects what is missing or finishes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,53 +25,17 @@ from engine.gradients import GradientAsk, gradient_key
 from engine.guests.names import is_guest
 from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
-from engine.masking import MaskedInputs, MaskedOn, Masker, Operator, masked_on
+from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.pool import CoalitionPool
+from engine.rows import attribution_row, prediction_row
 from engine.seeds import derive
+from engine.spaces import Ask, Space, Usage
 from engine.target import normalise, transform
 from engine.tokens import Tokenizer
 from engine.types import Attribution, BoolCF, Example, Feature, FloatCL
 
 PREDICTION = "prediction"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Space:
-    """The coalitions of one example under one feature set and operator."""
-
-    key: str
-    features: tuple[Feature, ...]
-    masker: Masker
-
-    @property
-    def n_features(self) -> int:
-        """F."""
-        return len(self.features)
-
-    @property
-    def full(self) -> BoolCF:
-        """The coalition [1, F] that keeps everything."""
-        return np.ones((1, self.n_features), dtype=bool)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ask:
-    """Coalitions of a space that a consumer needs values for, and what the model is shown."""
-
-    consumer: str
-    space: Space | TextSpace
-    coalitions: BoolCF
-    masked: MaskedInputs
-
-
-@dataclass(slots=True)
-class Usage:
-    """What one consumer used of an example's evaluations, and its own time in seconds."""
-
-    evaluations: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -256,35 +219,13 @@ class Session:
         return Baseline(seeds[pooled[0].seed], largest) if largest else None
 
     def _predict(self, raw: FloatCL) -> None:
-        log_probs = raw[:-2]
-        scaled = self._calibrated(log_probs[None])
+        scaled = self._calibrated(raw[None, :-2])
         probabilities = transform(scaled, "probability", self.context.normaliser)[0]
-        example = self.example
-        rationale = None
-        if example.rationale is not None:
-            rationale = [
-                {"feature": i, "start": s.start, "end": s.end, "field": s.field}
-                for i, s in enumerate(example.rationale)
-            ]
         space = self._space("", (), Operator("delete"), "text")
         self._use(PREDICTION, space, space.full, 0.0)
-        self.predictions.append(
-            {
-                **self._identity(),
-                "inputs": json.dumps(dict(example.fields), ensure_ascii=False),
-                "labels": list(self.context.labels.names),
-                "gold": example.label,
-                "predicted": int(np.argmax(probabilities)),
-                "log_probs": log_probs.tolist(),
-                "probabilities": probabilities.tolist(),
-                "log_z": float(raw[-2]),
-                "label_mass": float(np.exp(log_probs).sum()),
-                "calibration": None if self.calibration is None else self.calibration.tolist(),
-                "rationale": rationale,
-                "rationale_kind": example.rationale_kind,
-                "tokens": int(raw[-1]),
-            }
-        )
+        names = self.context.labels.names
+        row = prediction_row(self.example, names, raw, probabilities, self.calibration)
+        self.predictions.append({**self._identity(), **row})
 
     def _attribution_row(
         self,
@@ -294,34 +235,9 @@ class Session:
         label: int,
         full_value: float,
     ) -> None:
-        def of_label(values: FloatCL | None) -> float | None:
-            return None if values is None else float(values[label])
-
-        self.attributions.append(
-            {
-                **self._game(task, label),
-                "method": task.method,
-                "masked_on": space.masker.masked_on,
-                "n_features": space.n_features,
-                "spans": [
-                    {"feature": i, "start": s.start, "end": s.end, "field": s.field}
-                    for i, feature in enumerate(space.features)
-                    for s in feature.spans
-                ],
-                "values": attribution.values[label].tolist(),
-                "values_by_label": attribution.values.tolist(),
-                "base": float(attribution.base[label]),
-                "full_value": full_value,
-                "std_error": None
-                if attribution.std_error is None
-                else attribution.std_error[label].tolist(),
-                "evaluations": attribution.evaluations,
-                "residual": of_label(attribution.residual),
-                "r2": of_label(attribution.r2),
-                "diagnostics": json.dumps(dict(attribution.diagnostics), sort_keys=True),
-                "status": _status(attribution),
-            }
-        )
+        game = self._game(task, label)
+        row = attribution_row(task.method, space, attribution, label, full_value)
+        self.attributions.append({**game, **row})
 
     def _class(self, task: ExplainerTask, raw: FloatCL) -> int:
         rule = task.class_rule
@@ -426,12 +342,6 @@ class Session:
 
     def _guard(self, stage: str, explainer: str | None) -> _Guard:
         return _Guard(self, stage, explainer)
-
-
-def _status(attribution: Attribution) -> str:
-    if not attribution.values.shape[1]:
-        return "no_features"
-    return "ok" if attribution.diagnostics.get("converged", True) else "not_converged"
 
 
 class _Guard:

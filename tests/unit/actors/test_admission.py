@@ -347,7 +347,7 @@ def test_calls_and_requests_take_turns() -> None:
         for call in calls:
             call.result(30)
     assert order.count("call") == 2
-    assert [sequence.ids for batch in backend.batches for sequence in batch] == [(1,), (2,)]
+    assert [sequence.ids for group in backend.groups for sequence in group] == [(1,), (2,)]
     queue.stop()
 
 

@@ -113,6 +113,8 @@ def test_a_round_counts_both_kinds() -> None:
     assert (request.sequences, request.tokens) == (3, 3 + 5 * 42)
     assert request.nbytes > scores.nbytes
     assert (HostRequest(scores).sequences, HostRequest(scores).tokens) == (2, 3)
-    scored = score_reply([[-1.0, -2.0]], [0.0], [None], ScoreCost(0.25, 3, "n"))
+    log_probs = np.array([[-1.0, -2.0]], dtype=np.float32)
+    log_z = np.zeros(1, dtype=np.float32)
+    scored = score_reply(log_probs, log_z, {}, ScoreCost(0.25, 3, "n"))
     assert HostReply(scored).seconds == 0.25
     assert HostReply(scored, gradient_reply(["a", "b"], [ANSWER, "no"])).seconds == 0.75

@@ -12,7 +12,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from jobs.cli import app, guarded, read_config
+from jobs.cli import app, read_config
+from jobs.codes import guarded
 from tests.unit.fake_sweep import raw_sweep
 
 ROOT = Path(__file__).resolve().parents[3]
