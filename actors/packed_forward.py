@@ -136,7 +136,7 @@ class PackedForward:
             np.ascontiguousarray(log_z[place[:, 0]]),
             computed + trie.n_nodes,
             prefix + trie.n_nodes,
-            len(trie.places),
+            len(np.unique(place[:, 0])),
         )
 
     def _run(
@@ -232,8 +232,10 @@ class PackedForward:
         shared = [_common(tokens, kept.tokens) for kept in self._prefixes]
         best = int(np.argmax(shared)) if shared else -1
         if own:
-            same = [len(kept.tokens) == length == n for kept, n in zip(self._prefixes, shared)]
-            best = same.index(True) if any(same) else -1
+            same = [
+                n for n, kept in enumerate(self._prefixes) if np.array_equal(kept.tokens, tokens)
+            ]
+            best = same[0] if same else -1
         computed = 0
         if best >= 0 and shared[best] and length - shared[best] <= LONGER:
             prefix = self._prefixes.pop(best)
