@@ -136,7 +136,7 @@ class PackedForward:
             np.ascontiguousarray(log_z[place[:, 0]]),
             computed + trie.n_nodes,
             prefix + trie.n_nodes,
-            len(trie.places),
+            len(np.unique(place[:, 0])),
         )
 
     def _run(
@@ -233,10 +233,9 @@ class PackedForward:
         best = int(np.argmax(shared)) if shared else -1
         if own:
             same = [
-                len(kept.tokens) == length == n
-                for kept, n in zip(self._prefixes, shared, strict=True)
+                n for n, kept in enumerate(self._prefixes) if np.array_equal(kept.tokens, tokens)
             ]
-            best = same.index(True) if any(same) else -1
+            best = same[0] if same else -1
         computed = 0
         if best >= 0 and shared[best] and length - shared[best] <= LONGER:
             prefix = self._prefixes.pop(best)

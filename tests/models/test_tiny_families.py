@@ -20,48 +20,20 @@ from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.self_check import make_scorer
 from engine.errors import ModelError
 from engine.schema import ScoreTask, cost_of, score_request
+from tests.models.tiny import LABELS, TEMPLATE, VOCABULARY, build, config_of, plain, prompts
 
 pytestmark = pytest.mark.models
 
-VOCABULARY = 97
-LABELS = ((3,), (5, 7), (5, 8, 11), (9, 4), (5, 7, 2))
-TEMPLATE = (11, 12, 13, 14, 15)
-
-_COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
+SCORERS = {
+    "llama": "gathered+prefix",
+    "qwen2": "gathered+prefix",
+    "gpt2": "gathered+prefix",
+    "gpt_neox": "gathered+prefix",
+    "gemma3": "gathered",
+    "gemma2": "kept",
+    "granite": "kept+prefix",
 }
-_GROUPED = {**_COMMON, "num_key_value_heads": 2}
-_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
-CONFIGS = {
-    "llama": (transformers.LlamaConfig, _GROUPED, "gathered+prefix"),
-    "qwen2": (transformers.Qwen2Config, _GROUPED, "gathered+prefix"),
-    "gpt2": (
-        transformers.GPT2Config,
-        {**_GPT2, "bos_token_id": 1, "eos_token_id": 2},
-        "gathered+prefix",
-    ),
-    "gpt_neox": (transformers.GPTNeoXConfig, _COMMON, "gathered+prefix"),
-    "gemma3": (
-        transformers.Gemma3TextConfig,
-        {**_GROUPED, "head_dim": 8, "sliding_window": 6, "sliding_window_pattern": 2},
-        "gathered",
-    ),
-    # caps and scales of the logits that the output matrix alone doesn't apply
-    "gemma2": (
-        transformers.Gemma2Config,
-        {**_GROUPED, "head_dim": 8, "sliding_window": 6, "final_logit_softcapping": 0.5},
-        "kept",
-    ),
-    "granite": (transformers.GraniteConfig, {**_GROUPED, "logits_scaling": 4.0}, "kept+prefix"),
-}
+"""What is found at load, packing and prepacking aside."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,17 +45,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def build(family: str) -> Any:
-    config, fields, _ = CONFIGS[family]
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config(**fields), dtype=torch.float32)
-    for parameter in model.parameters():  # sharper than the initial noise, to tell errors apart
-        if parameter.dim() > 1:
-            parameter.data.normal_(0.0, 0.25)
-    return model.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module", params=list(CONFIGS))
+@pytest.fixture(scope="module", params=list(SCORERS))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -91,40 +53,6 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def model(family: str) -> Any:
     return build(family)
-
-
-def plain(model: Any, sequence: ScoreSequence) -> tuple[list[float], float]:
-    """The labels' log-probabilities and log Z, every label in a forward pass of its own."""
-    scores, log_z = [], 0.0
-    for label in LABELS:
-        ids = torch.tensor([sequence.ids + label])
-        inputs = {"input_ids": ids}
-        if sequence.hidden:
-            mask = torch.ones_like(ids)
-            mask[0, list(sequence.hidden)] = 0
-            inputs |= {"attention_mask": mask, "position_ids": torch.arange(ids.shape[1])[None]}
-        logits = model(**inputs).logits[0].double()
-        first = len(sequence.ids) - 1
-        log_z = float(logits[first].logsumexp(-1))
-        log_probs = logits.log_softmax(-1)
-        scores.append(sum(float(log_probs[first + i, t]) for i, t in enumerate(label)))
-    return scores, log_z
-
-
-def prompts(n: int, template: Sequence[int] = TEMPLATE, hide: bool = False) -> list[ScoreSequence]:
-    """Distinct prompts of a template, words deleted from a text, and a suffix."""
-    drawn = random.Random(n)
-    made: dict[ScoreSequence, None] = {}
-    text = [drawn.randrange(20, VOCABULARY) for _ in range(14)]
-    while len(made) < n:
-        kept = sorted(drawn.sample(range(len(text)), drawn.randint(1, len(text))))
-        start = len(template)
-        if hide:
-            hidden = tuple(start + i for i in range(len(text)) if i not in kept)
-            made[ScoreSequence((*template, *text, 16, 17), hidden)] = None
-        else:
-            made[ScoreSequence((*template, *(text[i] for i in kept), 16, 17))] = None
-    return list(made)
 
 
 def assert_equal_to_plain(
@@ -137,7 +65,7 @@ def assert_equal_to_plain(
 
 
 def test_the_scorer_found_at_load_is_the_familys_fastest(model: Any, family: str) -> None:
-    assert make_scorer(model, 4)[1] == CONFIGS[family][2]
+    assert make_scorer(model, 4)[1] == SCORERS[family]
     assert "prefix" not in make_scorer(model, 0)[1]
 
 
@@ -184,7 +112,7 @@ def test_reading_ways_agree(model: Any, family: str) -> None:
     np.testing.assert_allclose(kept, full, atol=1e-5)
     gathered = LabelScorer(model, "gathered", None).score(many, LABELS)[0]
     gap = np.abs(gathered - full).max()
-    assert gap > 1e-2 if CONFIGS[family][2].startswith("kept") else gap < 1e-5
+    assert gap > 1e-2 if SCORERS[family].startswith("kept") else gap < 1e-5
 
 
 def test_kept_prefixes_are_computed_once_and_never_changed() -> None:
@@ -204,11 +132,10 @@ def test_kept_prefixes_are_computed_once_and_never_changed() -> None:
 
 
 def test_families_that_forget_have_no_prefixes() -> None:
-    assert supports_prefixes(transformers.LlamaConfig(**_GROUPED))
+    assert supports_prefixes(config_of("llama"))
     assert not supports_prefixes(build("gemma3").config)
-    windowed = transformers.MistralConfig(**_GROUPED, sliding_window=8)
-    assert not supports_prefixes(windowed)
-    assert not supports_prefixes(transformers.MambaConfig(vocab_size=97, hidden_size=32))
+    assert not supports_prefixes(config_of("mistral"))
+    assert not supports_prefixes(config_of("mamba"))
 
 
 def test_a_family_whose_batches_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

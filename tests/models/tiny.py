@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from actors.batching import ScoreSequence
+from actors.loader import attention_of
 
 VOCABULARY = 97
 LABELS = ((3,), (5, 7), (5, 8, 11), (9, 4), (5, 7, 2))
@@ -124,7 +125,10 @@ def config_of(family: str) -> Any:
 
 def build(family: str) -> Any:
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config_of(family), dtype=torch.float32)
+    config = config_of(family)
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation=attention_of(config)
+    )
     for name, parameter in model.named_parameters():
         # sharper than the initial noise, to tell errors apart; a state's own rates stay as they are
         if parameter.dim() > 1 and "A_log" not in name and "conv" not in name:
