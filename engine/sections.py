@@ -217,7 +217,8 @@ class ExplainerConfig(BaseModel):
     """What is explained of the label's log-probability; for guests `probability` by default."""
     sampling: Literal["pool", "own"] | None = None
     """Coalitions of lime and kernel_shap: `pool` are shared by features, operator and seed, `own`
-    the method's own. By default `pool` where two explainers share, occlusion counted."""
+    the method's own. By default `pool`, so that explainers, metrics and later runs share; `own` in
+    the compat profiles, which draw as their libraries do."""
     class_: str = Field(default="predicted", alias="class")
     """The label whose row is reported: `predicted`, `gold`, or a label's name."""
     seed: int | None = Field(default=None, ge=0)

@@ -27,7 +27,7 @@ StepReturn = tuple[StepHeader, Body, Sequence[pa.Table | None]]
 def step_task(
     context: StepContext, units: Sequence[Unit], attempt: int, numerics: str, *answered: Any
 ) -> StepReturn:
-    """Run `engine.step.step` on each unit; `answered` alternates lookups and replies, one a unit."""
+    """Run `engine.step.step` on each unit; `answered` alternates lookups and replies by unit."""
     outputs = []
     for number, unit in enumerate(units):
         rounds = [
