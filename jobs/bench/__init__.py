@@ -1,0 +1,1 @@
+"""Benchmarks: what the documents' figures were measured with."""
