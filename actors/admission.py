@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from actors.backend import Backend, HostInfo, HostStats
 from actors.memory import ScoreMemory
 from actors.requests import Group, Pending, admit, groups
+
+T = TypeVar("T")
 
 ADMIT_TOKENS = 65_536
 """Prompt tokens taken from the queue at a time: large enough to sort and deduplicate across
@@ -42,6 +46,7 @@ class AdmissionQueue:
         self._admit_tokens = admit_tokens
         self._waiting: deque[Pending] = deque()
         self._current: list[Pending] = []
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._stopped = False
         self._stats = HostStats()
@@ -72,6 +77,26 @@ class AdmissionQueue:
             self._changed.notify()
         return pending.future.result()
 
+    def run(self, function: Callable[[], T]) -> Future[T]:
+        """Call a function on the scorer's thread, between two requests' batches.
+
+        Args:
+            function: Touches the model; may raise, which its caller then sees.
+
+        Returns:
+            Its result, once it was called.
+
+        Raises:
+            RuntimeError: The queue has been stopped.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._stopped:
+                raise RuntimeError("the host has been stopped; send the request to another host")
+            self._calls.append((function, future))
+            self._changed.notify()
+        return future
+
     def stats(self) -> HostStats:
         """Return the counters; never blocks on the model."""
         with self._changed:
@@ -94,6 +119,7 @@ class AdmissionQueue:
             info = self._backend.load()
             self._loaded.set_result(info)
             while self._take():
+                self._call()
                 self._serve(info.numerics)
         except BaseException as error:  # whatever ends this thread must not leave a caller waiting
             failure = error
@@ -101,6 +127,9 @@ class AdmissionQueue:
             self._stopped = True
             for request in (*self._current, *self._waiting):
                 request.fail(failure)
+            for _, future in self._calls:
+                future.set_exception(failure)
+            self._calls.clear()
             self._current = []
             self._waiting.clear()
         if not self._loaded.done():
@@ -109,7 +138,7 @@ class AdmissionQueue:
     def _take(self) -> bool:
         """Wait for requests and take them in order of arrival; False when stopped."""
         with self._changed:
-            while not self._waiting and not self._stopped:
+            while not (self._waiting or self._calls or self._stopped):
                 self._changed.wait()
             if self._stopped:
                 return False
@@ -123,6 +152,19 @@ class AdmissionQueue:
                 tokens_asked=tokens,
             )
             return True
+
+    def _call(self) -> None:
+        """Make the call that has waited longest, if any."""
+        with self._changed:
+            if not self._calls:
+                return
+            function, future = self._calls.popleft()
+        started = time.perf_counter()
+        try:
+            future.set_result(function())
+        except Exception as error:  # its caller's, not the queue's
+            future.set_exception(error)
+        self._count(busy_seconds=time.perf_counter() - started)
 
     def _serve(self, numerics: str) -> None:
         for request in self._current:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.backend import digest_text
+from actors.letter_runs import letter_runs
 from actors.lexicon import NEGATIONS, SENTIMENT
 from engine.errors import ConfigError
 
@@ -80,6 +81,64 @@ class AnalyticModel:
             # fsum is exact, so the order of the words can't change the last bit
             sums.append(math.fsum([bias, *terms]))
         return _log_softmax(sums if len(sums) > 1 else [0.0, sums[0]])
+
+    def log_probs_batch(
+        self, flat: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Return the log-probabilities of many texts [S, L], as `log_probs` but for rounding.
+
+        Args:
+            flat: UTF-8 of all texts one after the other [T]; what is no UTF-8 reads as U+FFFD.
+            offsets: Where each text starts in `flat`, and T at the end [S + 1].
+        """
+        n_texts = len(offsets) - 1
+        runs, row = letter_runs(flat, offsets)
+        sums = np.tile(np.array(self.bias, dtype=np.float64), (n_texts, 1))
+        weights, members = self._tables(runs.texts)
+        for column in range(len(self.bias)):
+            weight = weights[:, column][runs.which]
+            some = np.flatnonzero(weight)
+            sums[:, column] += np.bincount(row[some], weight[some], minlength=n_texts)
+        if members.size:
+            has_any = members.sum(axis=1) > 0
+            some = np.flatnonzero(has_any[runs.which])
+            place, word = np.nonzero(members[runs.which[some]])
+            occurs = np.zeros((n_texts, members.shape[1]), dtype=bool)
+            occurs[row[some[place]], word] = True
+            sums[:, 0] += self._group_sums(occurs)
+        logits = sums
+        if len(self.bias) == 1:
+            logits = np.concatenate([np.zeros_like(sums), sums], axis=1)
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return logits
+
+    def _tables(
+        self, texts: Sequence[bytes]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Return the weights [U, columns] of texts, and which words of groups each has [U, W]."""
+        number = {word: i for i, word in enumerate(self._group_words())}
+        weights = np.zeros((len(texts), len(self.bias)))
+        members = np.zeros((len(texts), len(number)), dtype=bool)
+        for index, text in enumerate(texts):
+            for word in words_of(text.decode(errors="replace")):
+                if word in self.weights:
+                    weights[index] += self.weights[word]
+                if word in number:
+                    members[index, number[word]] = True
+        return weights, members
+
+    def _group_words(self) -> list[str]:
+        return list(dict.fromkeys(word for group in self.groups for word in group.words))
+
+    def _group_sums(self, occurs: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Return what the groups add [S], given which of their words occur [S, W]."""
+        number = {word: i for i, word in enumerate(self._group_words())}
+        total = np.zeros(len(occurs))
+        for group in self.groups:
+            own = occurs[:, [number[word] for word in group.words]].sum(axis=1)
+            total += group.weight * (own >= (len(group.words) if group.every else 1))
+        return total
 
     def digest(self) -> str:
         """Return the digest of everything that sets the log-probabilities."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.gradients import GradientAnswer, GradientAsk
 from engine.ragged import Ragged
 from engine.schema import ScoreTask
 
@@ -165,6 +166,20 @@ class Backend(Protocol):
 
     def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         """Score checked prompts, equal ones among them; batches are the backend's own affair."""
+        ...
+
+
+@runtime_checkable
+class GradientBackend(Protocol):
+    """A model that can be differentiated by its input embeddings."""
+
+    def gradients(self, ask: GradientAsk, task: ScoreTask) -> GradientAnswer:
+        """Return the answer to one row; called from the scorer's thread.
+
+        Raises:
+            ValueError: This row can't be answered: it becomes its error.
+            ModelError: The model can't be differentiated.
+        """
         ...
 
 

@@ -20,8 +20,8 @@ from engine.packing import build_trie
 
 BatchScores = tuple[np.ndarray, np.ndarray, int]
 ScoreBatch = Callable[[list[ScoreSequence], Sequence[Ids], int], BatchScores]
-"""(prompts, label ids, length of their prefix) -> log-probabilities [B, L], log Z [B], number
-of tokens computed. Raises BackendOutOfMemoryError where the batch doesn't fit."""
+"""(prompts, label ids, length of their shared prefix) -> log-probabilities [B, L], log Z [B], and
+the number of tokens computed. Raises BackendOutOfMemoryError where the batch doesn't fit."""
 
 
 def score_in_buckets(

@@ -118,8 +118,7 @@ class FakeBackend:
         return Scores(log_probs.astype(np.float32), none, tokens, tokens, batch.n_rows)
 
     def _log_probs(self, batch: SequenceBatch) -> npt.NDArray[np.float64]:
-        rows = [self._model.log_probs(text) for text in _texts(batch)]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), self._model.n_labels)
+        return self._model.log_probs_batch(_content(batch), batch.sequences.offsets)
 
     def _noisy(
         self, prompts: list[ScoreSequence], label_ids: Sequence[Ids], prefix: int
@@ -144,13 +143,17 @@ def fake_digest(model: str, options: Mapping[str, Any]) -> str:
     return digest_text(f"{analytic_model(model, options).digest()} {rest}")
 
 
-def _texts(batch: SequenceBatch) -> list[str]:
-    """Return the prompts as texts, hidden bytes as spaces."""
+def _content(batch: SequenceBatch) -> npt.NDArray[np.uint8]:
+    """Return the bytes of all prompts, hidden ones as spaces."""
     content = batch.sequences.flat.astype(np.uint8)
     if batch.hidden is not None:
         rows = np.repeat(np.arange(batch.n_rows), batch.hidden.lengths)
         content[batch.sequences.offsets[rows] + batch.hidden.flat] = ord(" ")
-    data, bounds = content.tobytes(), batch.sequences.offsets.tolist()
+    return content
+
+
+def _texts(batch: SequenceBatch) -> list[str]:
+    data, bounds = _content(batch).tobytes(), batch.sequences.offsets.tolist()
     return [data[a:b].decode(errors="replace") for a, b in itertools.pairwise(bounds)]
 
 

@@ -7,12 +7,15 @@ methods from a control thread, so that they answer while a long batch runs.
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pyarrow as pa
 
 from actors.admission import ADMIT_TOKENS, REMEMBER, AdmissionQueue
-from actors.backend import Backend, HostInfo, HostSpec, HostStats
-from engine.errors import ConfigError
+from actors.backend import Backend, GradientBackend, HostInfo, HostSpec, HostStats
+from engine.errors import ConfigError, ModelError
+from engine.gradients import GradientAnswer, GradientAsk, gradient_reply, read_gradient_request
+from engine.schema import ScoreTask
 
 __all__ = ["Host", "HostInfo", "HostSpec", "HostStats", "make_backend"]
 
@@ -30,7 +33,8 @@ class Host:
     def __init__(self, spec: HostSpec) -> None:
         admit_tokens = int(spec.options.get("admit_tokens", ADMIT_TOKENS))
         remember = int(spec.options.get("remember", REMEMBER))
-        self._queue = AdmissionQueue(make_backend(spec), admit_tokens, remember)
+        self._backend = make_backend(spec)
+        self._queue = AdmissionQueue(self._backend, admit_tokens, remember)
         self._loading = threading.Lock()
         self._started = False
         self._info: HostInfo | None = None
@@ -70,6 +74,33 @@ class Host:
             raise RuntimeError("load the host before asking it for scores")
         return self._queue.score(request)
 
+    def gradients(self, request: pa.Table) -> pa.Table:
+        """Answer a request for gradients; as `score` does, between its batches.
+
+        Args:
+            request: A table of `engine.gradients.GRADIENT_REQUEST` with its task in the metadata.
+
+        Returns:
+            A table of `engine.gradients.GRADIENT_REPLY`, one row a row of the request. A row that
+            can't be answered says why in `error`.
+
+        Raises:
+            RuntimeError: The host isn't loaded, or has been stopped.
+        """
+        if self._info is None:
+            raise RuntimeError("load the host before asking it for gradients")
+        asks, task = read_gradient_request(request)
+        backend = self._backend
+        if not isinstance(backend, GradientBackend):
+            refusal = (
+                f"{self._info.model} gives no gradients: only backend transformers has embeddings "
+                "to differentiate by, the fake models have none"
+            )
+            return gradient_reply([ask.key for ask in asks], [refusal] * len(asks))
+        # a call a row, so that batches of scores get their turn
+        calls = [self._queue.run(partial(_answer, backend, ask, task)) for ask in asks]
+        return gradient_reply([ask.key for ask in asks], [call.result() for call in calls])
+
     def stats(self) -> HostStats:
         """Return the counters; never blocks on the model."""
         return self._queue.stats()
@@ -77,6 +108,13 @@ class Host:
     def stop(self) -> None:
         """End the scorer's thread; requests without an answer fail with a RuntimeError."""
         self._queue.stop()
+
+
+def _answer(backend: GradientBackend, ask: GradientAsk, task: ScoreTask) -> GradientAnswer | str:
+    try:
+        return backend.gradients(ask, task)
+    except (ValueError, ModelError) as error:
+        return str(error)
 
 
 def make_backend(spec: HostSpec) -> Backend:

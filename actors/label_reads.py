@@ -70,7 +70,7 @@ def output_matrix(model: Any) -> Any:
 
 def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:
     """Yield the logits [n, V] of states [N, H], in parts of bounded size."""
-    rows = max(1, _LOGITS_AT_A_TIME // head.weight.shape[0])
+    rows = max(1, _LOGITS_AT_A_TIME // head.out_features)
     for start in range(0, len(states), rows):
         yield head(states[start : start + rows])
 

@@ -144,7 +144,10 @@ def load_model(
         dtype = _dtype(precision, where, getattr(config, "dtype", None))
         with _quiet():
             model: Any = AutoModelForCausalLM.from_pretrained(
-                source.location, dtype=dtype, **_LOCAL
+                source.location,
+                dtype=dtype,
+                attn_implementation=attention_of(config),
+                **_LOCAL,
             )
         model.to(where).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
@@ -156,6 +159,16 @@ def load_model(
         raise ModelError(f"{source.name} can't be loaded as a causal model: {error}") from error
     loaded: PreTrainedModel = model
     return loaded
+
+
+def attention_of(config: Any) -> str | None:
+    """Return the attention a family must be loaded with, or None for transformers' choice.
+
+    torch's fused attention has no cap on the products and transformers leaves it out without a
+    word, so families that cap them (Gemma 2) need the attention that is written out.
+    """
+    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    return "eager" if capped else None
 
 
 def choose_device(device: str) -> str:

@@ -95,7 +95,8 @@ class ScoreMemory:
     def _forget(self, total: int) -> None:
         """Keep the younger half of the capacity."""
         born = np.concatenate([answers.born for answers in self._answers.values()])
-        oldest_kept = np.partition(born, total - self.capacity // 2)[total - self.capacity // 2]
+        surplus = total - max(self.capacity // 2, 1)
+        oldest_kept = np.partition(born, surplus)[surplus]
         for name, answers in list(self._answers.items()):
             keep = np.flatnonzero(answers.born >= oldest_kept)
             self._answers[name] = _take(answers, keep)

@@ -8,13 +8,13 @@ layer computes queries, attention's output and the feed-forward part there alone
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from actors.backend import Scores, SequenceBatch
+from actors.backend import BackendOutOfMemoryError, Scores, SequenceBatch
 from actors.batching import Ids
 from actors.label_reads import (
     Reading,
@@ -27,7 +27,7 @@ from actors.label_reads import (
 )
 from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
-from engine.packing import Piece, Trie, build_trie, cut, piece_at, shared_prefix
+from engine.packing import Piece, Trie, build_trie, piece_at, shared_prefix
 from engine.ragged import Ragged, concatenate
 
 if TYPE_CHECKING:
@@ -52,6 +52,20 @@ class _Prefix(NamedTuple):
     layers: dict[int, Layer]
 
 
+class _Read(NamedTuple):
+    """What a piece gave.
+
+    Attributes:
+        log_z: Of the nodes that are read [N].
+        picked: Log-probabilities of the label tokens there [N, U].
+        kept: Keys and values for the next piece, by layer.
+    """
+
+    log_z: npt.NDArray[np.float32]
+    picked: npt.NDArray[np.float32]
+    kept: dict[int, Layer]
+
+
 class PackedForward:
     """Packed scoring with a loaded model.
 
@@ -59,9 +73,11 @@ class PackedForward:
         model: A causal language model in evaluation mode, of a family whose attention transformers
             lets be replaced; the load's self-check says whether it is.
         reading: How logits are had at the nodes that are read.
-        prefixes: Most shared prefixes kept.
+        prefixes: Most shared prefixes kept; 0 computes them with every batch.
         piece: Nodes of a piece.
         block: Queries of a block.
+        prune: Whether the last layer computes the nodes that are read only. Families whose model
+            takes for granted that a layer returns as many states as it was given need False.
     """
 
     def __init__(
@@ -71,23 +87,31 @@ class PackedForward:
         prefixes: int = 8,
         piece: int = PIECE,
         block: int = BLOCK,
+        prune: bool = True,
     ) -> None:
         register()
         self._model = model
         self._reading = reading
         self._head = output_matrix(model)
-        self._last = last_layer(model)
+        self._last = last_layer(model) if prune else None
         self._most_prefixes = prefixes
         self._prefixes: list[_Prefix] = []  # the last used one is the last
         self.piece = piece
         self.block = block
 
-    def score(self, batch: SequenceBatch, label_ids: Sequence[Ids]) -> Scores:
+    def score(
+        self, batch: SequenceBatch, label_ids: Sequence[Ids], own_prefix: bool = False
+    ) -> Scores:
         """Score S prompts.
 
         Args:
             batch: Prompts within the model's window, no token outside its vocabulary.
             label_ids: Token ids of each of the L labels.
+            own_prefix: Use a kept prefix only where it is just the batch's own, so that the last
+                bits of the scores are a function of the batch and not of what came before.
+
+        Raises:
+            BackendOutOfMemoryError: Not even the smallest piece fits into memory.
         """
         import torch
 
@@ -97,13 +121,14 @@ class PackedForward:
             return Scores(none.reshape(0, len(label_ids)), none, 0, 0, 0)
         plan = read_plan(label_ids)
         with torch.inference_mode(), self._attending():
-            carried, prefix, computed = self._take_prefix(sequences, hidden)
+            carried, prefix, computed = self._take_prefix(sequences, hidden, own_prefix)
             rows, row_hidden = with_continuations(sequences, hidden, plan.continuations)
             trie = build_trie(rows, row_hidden, prefix)
             nodes = _read_nodes(trie, plan, sequences.n_rows)
             wanted, place = np.unique(nodes, return_inverse=True)
-            read = self._run(trie, wanted, plan, carried)
-            log_z, picked = (np.concatenate(part) for part in zip(*read, strict=True))
+            read = list(self._run(trie, wanted, plan, carried))
+        log_z = np.concatenate([part.log_z for part in read])
+        picked = np.concatenate([part.picked for part in read])
         shape = (sequences.n_rows, len(plan.slots))
         place = place.reshape(shape)
         return Scores(
@@ -111,7 +136,7 @@ class PackedForward:
             np.ascontiguousarray(log_z[place[:, 0]]),
             computed + trie.n_nodes,
             prefix + trie.n_nodes,
-            len(trie.places),
+            len(np.unique(place[:, 0])),
         )
 
     def _run(
@@ -120,30 +145,43 @@ class PackedForward:
         wanted: npt.NDArray[np.int64],
         plan: ReadPlan,
         carried: dict[int, Layer],
-    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Yield log Z [N] and the label tokens' log-probabilities [N, U] of the wanted nodes.
+        keep_all: bool = False,
+    ) -> Iterator[_Read]:
+        """Yield what is read at the wanted nodes, piece after piece.
 
         A piece that doesn't fit into memory is tried again at half the size, which then stays.
+
+        Args:
+            trie: What runs.
+            wanted: Nodes that are read, ascending.
+            plan: What is read there.
+            carried: Keys and values of the shared prefix.
+            keep_all: Keep keys and values of all nodes of a trie that is a single path.
         """
         import torch
 
         start = 0
         while start < trie.n_nodes:
             piece = piece_at(trie, start, self.piece, self.block)
+            if keep_all:
+                piece = piece._replace(carry=np.arange(piece.stop))
             first, last = np.searchsorted(wanted, [piece.start, piece.stop])
             reads = wanted[first:last] - piece.start
             state = self._state(piece, carried, reads)
             try:
                 found = self._forward(trie, piece, state, reads, plan)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self.piece <= self.block:
+                if not is_out_of_memory(error):
                     raise
-                found = None
+                found, reason = None, str(error).splitlines()[0]
             if found is None:  # outside the handler, whose traceback would hold the tensors
-                self.piece = max(self.piece // 2, self.block)
+                del state
                 free_memory()
+                if self.piece <= self.block:
+                    raise BackendOutOfMemoryError(reason)
+                self.piece = max(self.piece // 2, self.block)
                 continue
-            yield found
+            yield _Read(*found, state.kept)
             carried, start = state.kept, piece.stop
 
     def _state(
@@ -171,31 +209,40 @@ class PackedForward:
             ),
             "use_cache": False,
         }
-        with running(state), pruned(self._last, state, at):
+        pruning = nullcontext() if self._last is None else pruned(self._last, state, at)
+        with running(state), pruning:
             if self._reading == "gathered":
                 states = self._model.base_model(**inputs).last_hidden_state[0]
+                if self._last is None:
+                    states = states.index_select(0, at)
                 return reduce_logits(head_logits(self._head, states), plan.tokens)
-            # the last layer has left the nodes that are read, so all that comes out is kept
-            logits = self._model(**inputs, logits_to_keep=0).logits[0]
+            # a pruned last layer has left the nodes that are read, so all that comes out is kept
+            kept = at if self._last is None else 0
+            logits = self._model(**inputs, logits_to_keep=kept).logits[0]
             return reduce_logits([logits], plan.tokens)
 
     def _take_prefix(
-        self, sequences: Ragged, hidden: Ragged | None
+        self, sequences: Ragged, hidden: Ragged | None, own: bool
     ) -> tuple[dict[int, Layer], int, int]:
         """Return keys and values of a prefix of all sequences, its length, and tokens computed."""
-        length = shared_prefix(sequences, hidden)
+        length = shared_prefix(sequences, hidden) if self._most_prefixes else 0
+        if not length:
+            return {}, 0, 0
         tokens = sequences.flat[:length]
         shared = [_common(tokens, kept.tokens) for kept in self._prefixes]
         best = int(np.argmax(shared)) if shared else -1
+        if own:
+            same = [
+                n for n, kept in enumerate(self._prefixes) if np.array_equal(kept.tokens, tokens)
+            ]
+            best = same[0] if same else -1
         computed = 0
-        if best >= 0 and length - shared[best] <= LONGER:
+        if best >= 0 and shared[best] and length - shared[best] <= LONGER:
             prefix = self._prefixes.pop(best)
             length = shared[best]
         else:
-            prefix = _Prefix(tokens.copy(), self._layers_of(tokens) if length else {})
+            prefix = _Prefix(tokens.copy(), self._layers_of(tokens))
             computed = length
-        if not length:
-            return {}, 0, 0
         self._prefixes = [*self._prefixes, prefix][-self._most_prefixes :]
         cut_off = {i: (k[:, :length], v[:, :length]) for i, (k, v) in prefix.layers.items()}
         return cut_off, length, computed
@@ -203,18 +250,10 @@ class PackedForward:
     def _layers_of(self, tokens: npt.NDArray[np.int32]) -> dict[int, Layer]:
         """Compute the keys and values of a prefix."""
         trie = build_trie(Ragged(tokens, np.array([0, len(tokens)], dtype=np.int64)))
-        layers: dict[int, Layer] = {}
-        parts: list[dict[int, Layer]] = []
         none = np.zeros(0, dtype=np.int64)
-        plan = ReadPlan([()], [], [], [])
-        for piece in cut(trie, self.piece, self.block):
-            # of a single path the next piece needs everything
-            everything = piece._replace(carry=np.arange(piece.stop))
-            state = self._state(everything, parts[-1] if parts else {}, none)
-            self._forward(trie, piece, state, none, plan)
-            parts.append(state.kept)
-        for layer, (key, value) in parts[-1].items():
-            layers[layer] = (key.contiguous(), value.contiguous())
+        layers: dict[int, Layer] = {}
+        for read in self._run(trie, none, ReadPlan([()], [], [], []), {}, keep_all=True):
+            layers = read.kept
         return layers
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.backend import SequenceBatch
+from actors.backend import BackendOutOfMemoryError, SequenceBatch
 from actors.batching import ScoreSequence
 from actors.label_reads import Reading, output_matrix
 from actors.label_scorer import LabelScorer
@@ -47,8 +47,8 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
     probe = _probe(vocabulary_size(model))
     with torch.inference_mode():
         expected = np.array([_plain(model, sequence) for sequence in probe])
-    exact = model.dtype == torch.float32
-    tolerance = 1e-3 if exact else 0.25
+    exact = _is_exact(model)
+    tolerance = _tolerance(model)
     reading = _reading(model, probe, exact)
     scorer = LabelScorer(model, reading, None)
     gap = _gap(scorer.score(probe, _LABELS)[0], expected)
@@ -76,10 +76,13 @@ def prepack_checked(model: PreTrainedModel, scorer: LabelScorer) -> bool:
     undo = prepack(model)
     if undo is None:
         return False
-    if not _gap(scorer.score(probe, _LABELS)[0], before) <= 1e-3:
+    try:
+        stays = _gap(scorer.score(probe, _LABELS)[0], before) <= 1e-3
+    except AttributeError:  # a family that looks into its layers, as Falcon-Mamba does
+        stays = False
+    if not stays:
         undo()
-        return False
-    return True
+    return stays
 
 
 def packing_checked(
@@ -94,41 +97,72 @@ def packing_checked(
     inside the window are packed.
 
     Returns:
-        The scorer, and the length from which on prompts may not be packed (None: any length), or
-        None where the family can't be packed.
+        The scorer, and how many tokens of a prompt with its label may be packed (None: any number),
+        or None where the family can't be packed.
     """
     import torch
 
     if reading == "full":
         return None
-    window = _sliding_window(model.config)
+    window, bound = _sliding_window(model.config), _batch_bound(model.config)
     longest = _LONG_PROBE if model.device.type == "cpu" else 8 * _LONG_PROBE
-    binds = window is not None and window + 8 <= longest
+    binds = window is not None and window + 8 + len(_LABELS) <= min(longest, bound or longest)
+    bounds = [bound, None if binds else window]
     probes = [_tree_probe(vocabulary_size(model))]
     if binds:
         assert window is not None
         probes.append(_long_probe(vocabulary_size(model), window + 8))
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.25
-    try:
-        packed = PackedForward(model, reading, prefixes_kept, piece=24, block=5)
-        for probe in probes:
-            with torch.inference_mode():
-                expected = np.array([_plain(model, sequence) for sequence in probe])
-            batch = SequenceBatch(Ragged.of([sequence.ids for sequence in probe]), None)
-            if not _gap(packed.score(batch, _LABELS).log_probs, expected) <= tolerance:
-                return None
-    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, NotImplementedError):
-        # what a family raises whose layers aren't built as the others' are: it is not packed
-        return None
+    with torch.inference_mode():
+        expected = [np.array([_plain(model, row) for row in probe]) for probe in probes]
+    batches = [SequenceBatch(Ragged.of([row.ids for row in probe]), None) for probe in probes]
     piece = PIECE if model.device.type == "cpu" else GPU_PIECE
-    checked = PackedForward(model, reading, prefixes_kept, piece=piece)
-    return checked, None if window is None or binds else window
+    tolerance = _tolerance(model)
+    for prune in (True, False):
+        try:
+            packed = PackedForward(model, reading, max(prefixes_kept, 1), 24, 5, prune)
+            gaps = [
+                _gap(packed.score(batch, _LABELS).log_probs, scores)
+                for batch, scores in zip(batches, expected, strict=True)
+            ]
+        except _NOT_BUILT_ALIKE:
+            continue
+        if all(gap <= tolerance for gap in gaps):
+            checked = PackedForward(model, reading, prefixes_kept, piece=piece, prune=prune)
+            return checked, min((b for b in bounds if b), default=None)
+    return None
+
+
+_NOT_BUILT_ALIKE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    AttributeError,
+    BackendOutOfMemoryError,
+)
+"""What a family raises whose layers aren't built as the others' are."""
 
 
 def _sliding_window(config: Any) -> int | None:
     """Return the width of a family's sliding windows, or None where it has none."""
-    window = getattr(config, "sliding_window", None)
+    window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
     return int(window) if window else None
+
+
+def _batch_bound(config: Any) -> int | None:
+    """Return up to how many tokens a state is a function of the tokens before it alone.
+
+    Rotary positions of some kinds follow the longest row of a batch from there on; and chunks of
+    attention, which the tree knows nothing of, begin to bind.
+    """
+    config = config.get_text_config(decoder=True)
+    bounds = [getattr(config, "attention_chunk_size", None)]
+    rope = getattr(config, "rope_parameters", None) or {}
+    for kind in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if kind.get("rope_type") in ("dynamic", "longrope"):
+            trained = kind.get("original_max_position_embeddings")
+            bounds.append(trained or config.max_position_embeddings)
+    return min((int(bound) for bound in bounds if bound), default=None)
 
 
 def _tree_probe(vocabulary: int) -> list[ScoreSequence]:
@@ -164,6 +198,18 @@ def _probe(vocabulary: int) -> list[ScoreSequence]:
         ScoreSequence(tuple(spread[:_PREFIX] + spread[_PREFIX + length : 2 * length]))
         for length in _LENGTHS
     ]
+
+
+def _is_exact(model: PreTrainedModel) -> bool:
+    """Return whether a model computes in single precision, its states not rounded on the way."""
+    import torch
+
+    return model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    """Return how far scores of one sequence may lie apart by rounding."""
+    return 1e-3 if _is_exact(model) else 0.25
 
 
 def _plain(model: PreTrainedModel, sequence: ScoreSequence) -> list[float]:

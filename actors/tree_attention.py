@@ -155,10 +155,11 @@ class PieceState:
                 key.index_select(1, self._carry),
                 value.index_select(1, self._carry),
             )
-        shape = (key.shape[0], self._n_blocks, -1, key.shape[2])
+        # keys and values may differ in width
+        shape = (key.shape[0], self._n_blocks, -1)
         blocks = (
-            key.index_select(1, self._keys).view(shape),
-            value.index_select(1, self._keys).view(shape),
+            key.index_select(1, self._keys).view(*shape, key.shape[2]),
+            value.index_select(1, self._keys).view(*shape, value.shape[2]),
         )
         if self.capturing:
             self._captured[layer] = blocks

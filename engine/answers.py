@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.gradients import Gradients
 from engine.pool import CoalitionPool, keys, pack, unpack
 from engine.seeds import digest
 from engine.types import BoolCF, Feature, FloatCL
@@ -129,12 +130,14 @@ class Answers:
     Attributes:
         pools: By (example key, space key).
         errors: By (example key, space key, coalition).
+        gradients: Answers about gradients.
         lookups: Of the rounds, in order (`LOOKUPS`).
     """
 
     pools: dict[tuple[str, str], CoalitionPool] = field(default_factory=dict)
     errors: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
     lookups: list[pa.Table] = field(default_factory=list)
+    gradients: Gradients = field(default_factory=Gradients)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""

@@ -10,7 +10,7 @@ characters, as between two words: `good| film`. There
 - or no token of a BPE's vocabulary holds a space after another character, so that no merge reaches
   across: both sides are merged as if they were alone;
 - normalizers work on a character or a grapheme at a time, or at the very ends of the text;
-- no added token reaches across, nor takes in the spaces after it.
+- no added token reaches across or touches: next to one a text begins or ends for the tokenizer.
 
 A tokenizer of which this can't be shown, or which fails on one of some thousand probes, has no
 cuts: its texts are tokenized whole.
@@ -81,13 +81,16 @@ class Cuts:
         anchor: Ids of `ANCHOR`.
         prefix: Ids the tokenizer adds in front of a text.
         suffix: Ids the tokenizer adds after a text.
-        never_after: Characters after which there is no cut.
+        never_after: Characters after which there is no cut: ends of added tokens.
+        never_before: Characters before which, and the spaces before them, there is no cut: begins
+            of added tokens.
     """
 
     anchor: tuple[int, ...]
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
-    never_after: frozenset[str]
+    never_after: frozenset[str] = frozenset()
+    never_before: frozenset[str] = frozenset()
 
     def find(self, text: str) -> Iterator[int]:
         """Yield the places where `text` may be cut, in order."""
@@ -98,14 +101,14 @@ class Cuts:
                 right = place + 1
                 while text[right] == " ":
                     right += 1
-                if _visible(text[right]):
+                if text[right] not in self.never_before and _visible(text[right]):
                     yield place
 
 
 def cuts_of(tokenizer: Tokenizer, add_special_tokens: bool) -> Cuts | None:
     """Return where texts may be cut, or None if that can't be shown."""
     if isinstance(tokenizer, ByteTokenizer):
-        return Cuts(tuple(ANCHOR.encode()), (), (), frozenset())
+        return Cuts(tuple(ANCHOR.encode()), (), ())
     if isinstance(tokenizer, JsonTokenizer):
         return _cuts_of_json(tokenizer, add_special_tokens)
     return None
@@ -122,9 +125,17 @@ def _cuts_of_json(tokenizer: JsonTokenizer, add_special_tokens: bool) -> Cuts | 
         return None
     prefix = framed[: places[0]] if add_special_tokens else []
     suffix = framed[places[0] + len(bare) :] if add_special_tokens else []
-    never_after = {t["content"][-1] for t in content.get("added_tokens", []) if t.get("rstrip")}
-    cuts = Cuts(tuple(bare), tuple(prefix), tuple(suffix), frozenset(never_after))
-    return cuts if _withstands_probes(tokenizer, cuts) else None
+    added = [token["content"] for token in content.get("added_tokens", []) if token["content"]]
+    cuts = Cuts(
+        tuple(bare),
+        tuple(prefix),
+        tuple(suffix),
+        # a normalizer may change the case of what is compared with them
+        frozenset(c for text in added for c in (text[-1], text[-1].lower(), text[-1].upper())),
+        frozenset(c for text in added for c in (text[0], text[0].lower(), text[0].upper())),
+    )
+    sound = ANCHOR not in cuts.never_after and _withstands_probes(tokenizer, cuts)
+    return cuts if sound else None
 
 
 @lru_cache(maxsize=4096)
@@ -231,7 +242,7 @@ def _probes() -> Iterator[tuple[str, str]]:
 
 
 def _withstands_probes(tokenizer: Tokenizer, cuts: Cuts) -> bool:
-    pairs = [(a, b) for a, b in _probes() if a[-1] not in cuts.never_after]
+    pairs = [(a, b) for a, b in _probes() if len(a) in cuts.find(a + b)]
     lefts, rights = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
     whole = tokenizer.encode_batch([a + b for a, b in pairs], False)
     left_ids = dict(zip(lefts, tokenizer.encode_batch(lefts, False), strict=True))

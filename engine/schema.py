@@ -97,11 +97,11 @@ ATTRIBUTIONS = pa.schema(
         pa.field("base", pa.float64(), nullable=False),
         pa.field("full_value", pa.float64(), nullable=False),  # v(all features)
         pa.field("std_error", pa.list_(pa.float64())),
-        pa.field("evaluations", pa.int32(), nullable=False),  # distinct coalitions used
+        pa.field("evaluations", pa.int32(), nullable=False),  # distinct coalitions, or passes
         pa.field("residual", pa.float64()),  # additivity: v(all) − v(none) − Σ values
         pa.field("r2", pa.float64()),  # weighted R² of the surrogate
         pa.field("diagnostics", pa.string(), nullable=False),  # JSON
-        pa.field("status", pa.string(), nullable=False),  # ok | no_features
+        pa.field("status", pa.string(), nullable=False),  # ok | no_features | not_converged
         pa.field("numerics", pa.string(), nullable=False),
     ]
 )

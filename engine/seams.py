@@ -35,8 +35,8 @@ class Seams:
         cuts: Of the tokenizer.
         spans: Text of each span [N].
         gap: The text between two nodes when all between them is removed.
-        plain: For each pair of neighbouring nodes, whether whatever is removed beside it leaves the
-            single space that it has [N + 1]; a gap over plain pairs alone is a space.
+        plain: For each pair of neighbouring nodes, whether a single space is between them that
+            stays one whatever is removed beside it [N + 1].
     """
 
     def __init__(
@@ -52,10 +52,16 @@ class Seams:
         self._texts = ["", *spans, ""]
         self._gap = gap
         self._n_nodes = len(self._texts)
-        self._rough = np.cumsum([0, *~plain])
-        # by left node × nodes + right node; the end of a prompt and the begin of the next are cut
-        self._pair = np.full(self._n_nodes**2, -1, dtype=np.int64)
-        self._pair[(self._n_nodes - 1) * self._n_nodes] = 0
+        # the neighbours that aren't plain: at or after a node, and before one
+        rough = np.where(plain, -1, np.arange(len(plain)))
+        self._last_rough = np.maximum.accumulate(np.concatenate([[-1], rough]))
+        rough[plain] = len(plain)
+        self._next_rough = np.minimum.accumulate(np.append(rough, len(plain))[::-1])[::-1]
+        # by left node × nodes + right node, the kind of the gap between them; 0 is what lies
+        # between the end of one prompt and the begin of the next
+        self._kind = np.full(self._n_nodes**2, -1, dtype=np.int64)
+        self._kind[(self._n_nodes - 1) * self._n_nodes] = 0
+        self._known: dict[tuple[int, ...], int] = {}
         self._is_cut = np.ones(1, dtype=bool)
         self._head, self._tail = np.zeros((2, 1), dtype=np.int64)
         self._heads: dict[str | None, int] = {None: _EDGE}
@@ -73,12 +79,12 @@ class Seams:
         framed = np.ones((len(kept), self._n_nodes), dtype=bool)
         framed[:, 1:-1] = kept
         node = np.nonzero(framed)[1]
-        pair = self._pairs(node[:-1] * self._n_nodes + node[1:])
-        cut = self._is_cut[pair]
+        kind = self._kinds(node[:-1] * self._n_nodes + node[1:])
+        cut = self._is_cut[kind]
         # a run of nodes without a cut between them is a part
         first = np.concatenate([[0], np.flatnonzero(cut) + 1])
-        before = np.concatenate([[0], pair[cut]])
-        after = np.concatenate([pair[cut], [0]])
+        before = np.concatenate([[0], kind[cut]])
+        after = np.concatenate([kind[cut], [0]])
         lengths = np.diff(first, append=len(node))
         label, bound = _renumber(self._tail[before] * self._n_nodes + node[first])
         for step in range(1, int(lengths.max())):
@@ -102,30 +108,48 @@ class Seams:
         begins = np.append(np.flatnonzero(node[first] == 0), len(first))
         return Ragged(made.flat, made.offsets[begins])
 
-    def _pairs(self, codes: Ints) -> Ints:
-        """Return the number of each pair of nodes, and look at those that are new."""
-        pair = self._pair[codes]
-        if (pair < 0).any():
-            new = np.flatnonzero(np.bincount(codes[pair < 0], minlength=1))
-            left, right = np.divmod(new, self._n_nodes)
-            self._pair[new] = len(self._is_cut) + np.arange(len(new))
-            head = np.full(len(new), self._heads.setdefault("", len(self._heads)))
-            tail = np.full(len(new), self._tails.setdefault(" ", len(self._tails)))
-            cut = self._rough[left] == self._rough[right]
-            for i in np.flatnonzero(~cut).tolist():
-                gap = self._gap(int(left[i]), int(right[i]))
-                place = self._place(int(left[i]), int(right[i]), gap)
-                if place is None:
-                    self._uncut[int(new[i])] = gap
-                    continue
-                cut[i] = True
-                head[i] = self._heads.setdefault(gap[:place], len(self._heads))
-                tail[i] = self._tails.setdefault(gap[place:], len(self._tails))
-            self._is_cut = np.concatenate([self._is_cut, cut])
-            self._head = np.concatenate([self._head, head])
-            self._tail = np.concatenate([self._tail, tail])
-            pair = self._pair[codes]
-        return pair
+    def _kinds(self, codes: Ints) -> Ints:
+        """Return the kind of gap of each pair of nodes, and look at those that are new."""
+        kinds = self._kind[codes]
+        if (kinds < 0).any():
+            self._learn(np.flatnonzero(np.bincount(codes[kinds < 0])))
+            kinds = self._kind[codes]
+        return kinds
+
+    def _learn(self, codes: Ints) -> None:
+        """Find the kinds of new pairs of nodes.
+
+        Removing one or more words between plain neighbours leaves the space that was there, so
+        that a gap depends on its neighbours that aren't plain: on the first and the last of them,
+        and on whether more is removed on either side. Few gaps are looked at one by one.
+        """
+        left, right = np.divmod(codes, self._n_nodes)
+        first, last = self._next_rough[left], self._last_rough[right]
+        only_plain = first >= right
+        first[only_plain] = last[only_plain] = -1
+        more_left, more_right = left < first, right > last + 1
+        more_left[only_plain] = more_right[only_plain] = False
+        features = np.stack([first, last, more_left, more_right], axis=1).tolist()
+        cuts: list[bool] = []
+        heads: list[int] = []
+        tails: list[int] = []
+        for code, a, b, feature in zip(codes, left.tolist(), right.tolist(), features, strict=True):
+            kind = self._known.setdefault(tuple(feature), len(self._known) + 1)
+            self._kind[code] = kind
+            if kind < len(self._is_cut) + len(cuts):
+                continue
+            gap = self._gap(a, b)
+            place = self._place(a, b, gap)
+            cuts.append(place is not None)
+            if place is None:
+                self._uncut[kind] = gap
+                place = 0
+                gap = ""
+            heads.append(self._heads.setdefault(gap[:place], len(self._heads)))
+            tails.append(self._tails.setdefault(gap[place:], len(self._tails)))
+        self._is_cut = np.concatenate([self._is_cut, np.array(cuts, dtype=bool)])
+        self._head = np.concatenate([self._head, np.array(heads, dtype=np.int64)])
+        self._tail = np.concatenate([self._tail, np.array(tails, dtype=np.int64)])
 
     def _place(self, left: int, right: int, gap: str) -> int | None:
         """Return where in a gap to cut: near the spans, so that parts without them are shared."""
@@ -135,14 +159,15 @@ class Seams:
         return None if place is None else place - len(before)
 
     def _parts(self, runs: Sequence[tuple[list[int], int, int]]) -> Ints | None:
-        """Return the number of each part: its nodes, and the pairs of nodes before and after it."""
+        """Return the number of each part: its nodes, and the kinds of gap before and after it."""
         heads, tails = list(self._heads), list(self._tails)
         numbers = []
         new: list[tuple[str, bool, bool]] = []
         for nodes, before, after in runs:
             texts = [tails[self._tail[before]] or "", self._texts[nodes[0]]]
             for left, right in itertools.pairwise(nodes):
-                texts += [self._uncut[left * self._n_nodes + right], self._texts[right]]
+                kind = int(self._kind[left * self._n_nodes + right])
+                texts += [self._uncut[kind], self._texts[right]]
             texts.append(heads[self._head[after]] or "")
             key = ("".join(texts), nodes[0] == 0, nodes[-1] == self._n_nodes - 1)
             if key not in self._part:

@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from engine.errors import ConfigError
-from engine.explainers import build
-from engine.explainers import names as explainer_names
+from engine.explainers import build_method
+from engine.explainers import method_names as explainer_names
 from engine.explainers import parameters as explainer_parameters
 from engine.guests.names import is_guest
 from engine.guests.settings import check_guest, check_guest_inputs
@@ -202,14 +202,15 @@ class ExplainerConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
-    """The method: lime, kernel_shap, exact, permutation_shap, occlusion or random; or a guest such
-    as `guest:lime` or `guest:module:callable`."""
+    """The method: lime, kernel_shap, exact, permutation_shap, occlusion or random; of a model's
+    gradients integrated_gradients, gradient_x_input or ig_occlusion; or a guest such as
+    `guest:lime` or `guest:module:callable`."""
     id: str | None = None
     """Name in tables; the method, and its profile if any, if not given."""
     features: FeatureKind = "words"
     """What is kept or removed as one."""
     operator: OperatorName = "delete"
-    """How a feature is removed."""
+    """How a feature is removed; by the metrics alone where gradients explain."""
     replacement: str | None = None
     """The string of the `mask` and `neutral` operators."""
     target: Target = "log_odds"
@@ -247,7 +248,7 @@ class ExplainerConfig(BaseModel):
                     unknown(f"parameter of {self.name}", key, sorted(known | settings))
                 )
         try:
-            build(
+            build_method(
                 self.name, **self.params, **({"sampling": self.sampling} if self.sampling else {})
             )
         except ConfigError as error:

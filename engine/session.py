@@ -7,7 +7,6 @@ collects what is missing or finishes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,58 +18,24 @@ from engine.answers import Answers, space_key
 from engine.context import ExplainerTask, StepContext
 from engine.data import example_key
 from engine.errors import ExampleError
-from engine.explainers import build
+from engine.explainers import GradientMethod, build, build_method, parameters
+from engine.explainers.gradients import nothing_to_explain
 from engine.features import LIME_SPLIT, split_features
+from engine.gradients import GradientAsk, gradient_key
 from engine.guests.names import is_guest
 from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
-from engine.masking import MaskedInputs, MaskedOn, Masker, Operator, masked_on
+from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.pool import CoalitionPool
+from engine.rows import attribution_row, prediction_row
 from engine.seeds import derive
+from engine.spaces import Ask, Space, Usage
 from engine.target import normalise, transform
 from engine.tokens import Tokenizer
 from engine.types import Attribution, BoolCF, Example, Feature, FloatCL
 
 PREDICTION = "prediction"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Space:
-    """The coalitions of one example under one feature set and operator."""
-
-    key: str
-    features: tuple[Feature, ...]
-    masker: Masker
-
-    @property
-    def n_features(self) -> int:
-        """F."""
-        return len(self.features)
-
-    @property
-    def full(self) -> BoolCF:
-        """The coalition [1, F] that keeps everything."""
-        return np.ones((1, self.n_features), dtype=bool)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ask:
-    """Coalitions of a space that a consumer needs values for, and what the model is shown."""
-
-    consumer: str
-    space: Space | TextSpace
-    coalitions: BoolCF
-    masked: MaskedInputs
-
-
-@dataclass(slots=True)
-class Usage:
-    """What one consumer used of an example's evaluations, and its own time in seconds."""
-
-    evaluations: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,7 +57,9 @@ class Session:
     calibration: FloatCL | None = None
     key: str = ""
     spaces: dict[tuple[str, str, bool], Space] = field(default_factory=dict)
+    space_of_task: dict[tuple[str, bool, str], Space] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
+    gradient_asks: list[GradientAsk] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     attributions: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -102,8 +69,16 @@ class Session:
     def __post_init__(self) -> None:
         self.key = example_key(self.example.fields)
 
+    @property
+    def asking(self) -> bool:
+        """Whether something is missing."""
+        return bool(self.asks or self.gradient_asks)
+
     def run(self) -> list[Ask]:
-        """Replay the example; return what is missing, nothing if all its rows are there."""
+        """Replay the example; return the coalitions that are missing.
+
+        Nothing is missing, gradients neither, if all its rows are there.
+        """
         with self._guard("score", None):
             space = self._space("", (), Operator("delete"), "text")
             known = self._need(PREDICTION, space, space.full)
@@ -127,7 +102,13 @@ class Session:
             explain_guest(self, task, raw)
             return
         space = self._space_of(task)
-        explainer = build(task.name, **{**task.params, "seed": self._seed(task, space)})
+        params = dict(task.params)
+        if "seed" in parameters(task.name):
+            params["seed"] = self._seed(task, space)
+        explainer = build_method(task.name, **params)
+        if isinstance(explainer, GradientMethod):
+            self._explain_by_gradients(task, explainer, space, raw)
+            return
         pool = self._pool(space, lambda v: self._value(v, task))
         missing = explainer.ask(pool)
         if len(missing):
@@ -143,6 +124,49 @@ class Session:
                 self._attribution_row(task, space, attribution, label, value)
                 with self._guard("metric", task.label):
                     self._measure(task, space, attribution, label)
+
+    def _explain_by_gradients(
+        self, task: ExplainerTask, method: GradientMethod, space: Space, raw: FloatCL | None
+    ) -> None:
+        answer = None
+        if space.n_features:
+            key = gradient_key(self.key, task.label)
+            error = self.answers.gradients.error(key)
+            if error is not None:
+                raise ExampleError("no_gradients", error)
+            answer = self.answers.gradients.get(key)
+            if answer is None:
+                shift = None if self.calibration is None else self.calibration.tolist()
+                masker, tokenizer = space.masker, self.tokenizer
+                normaliser = self.context.normaliser
+                self.gradient_asks.append(
+                    method.ask(
+                        key,
+                        masker.ids,
+                        masker.positions,
+                        tokenizer,
+                        task.target,
+                        normaliser,
+                        shift,
+                    )
+                )
+                return
+        if raw is None:
+            return
+        label = self._class(task, raw)
+        if answer is None:
+            value = self._value(raw[None], task)[0]
+            attribution = nothing_to_explain(value)
+            full = float(value[label])
+        else:
+            attribution = method.attribution(answer, label)
+            full = float(answer.full[label])
+            usage = self.usage.setdefault(task.label, Usage())
+            usage.evaluations += answer.evaluations
+            usage.tokens += answer.tokens
+        self._attribution_row(task, space, attribution, label, full)
+        with self._guard("metric", task.label):
+            self._measure(task, space, attribution, label)
 
     def _measure(
         self, task: ExplainerTask, space: Space, attribution: Attribution, label: int
@@ -195,35 +219,13 @@ class Session:
         return Baseline(seeds[pooled[0].seed], largest) if largest else None
 
     def _predict(self, raw: FloatCL) -> None:
-        log_probs = raw[:-2]
-        scaled = self._calibrated(log_probs[None])
+        scaled = self._calibrated(raw[None, :-2])
         probabilities = transform(scaled, "probability", self.context.normaliser)[0]
-        example = self.example
-        rationale = None
-        if example.rationale is not None:
-            rationale = [
-                {"feature": i, "start": s.start, "end": s.end, "field": s.field}
-                for i, s in enumerate(example.rationale)
-            ]
         space = self._space("", (), Operator("delete"), "text")
         self._use(PREDICTION, space, space.full, 0.0)
-        self.predictions.append(
-            {
-                **self._identity(),
-                "inputs": json.dumps(dict(example.fields), ensure_ascii=False),
-                "labels": list(self.context.labels.names),
-                "gold": example.label,
-                "predicted": int(np.argmax(probabilities)),
-                "log_probs": log_probs.tolist(),
-                "probabilities": probabilities.tolist(),
-                "log_z": float(raw[-2]),
-                "label_mass": float(np.exp(log_probs).sum()),
-                "calibration": None if self.calibration is None else self.calibration.tolist(),
-                "rationale": rationale,
-                "rationale_kind": example.rationale_kind,
-                "tokens": int(raw[-1]),
-            }
-        )
+        names = self.context.labels.names
+        row = prediction_row(self.example, names, raw, probabilities, self.calibration)
+        self.predictions.append({**self._identity(), **row})
 
     def _attribution_row(
         self,
@@ -233,34 +235,9 @@ class Session:
         label: int,
         full_value: float,
     ) -> None:
-        def of_label(values: FloatCL | None) -> float | None:
-            return None if values is None else float(values[label])
-
-        self.attributions.append(
-            {
-                **self._game(task, label),
-                "method": task.method,
-                "masked_on": space.masker.masked_on,
-                "n_features": space.n_features,
-                "spans": [
-                    {"feature": i, "start": s.start, "end": s.end, "field": s.field}
-                    for i, feature in enumerate(space.features)
-                    for s in feature.spans
-                ],
-                "values": attribution.values[label].tolist(),
-                "values_by_label": attribution.values.tolist(),
-                "base": float(attribution.base[label]),
-                "full_value": full_value,
-                "std_error": None
-                if attribution.std_error is None
-                else attribution.std_error[label].tolist(),
-                "evaluations": attribution.evaluations,
-                "residual": of_label(attribution.residual),
-                "r2": of_label(attribution.r2),
-                "diagnostics": json.dumps(dict(attribution.diagnostics), sort_keys=True),
-                "status": "ok" if space.n_features else "no_features",
-            }
-        )
+        game = self._game(task, label)
+        row = attribution_row(task.method, space, attribution, label, full_value)
+        self.attributions.append({**game, **row})
 
     def _class(self, task: ExplainerTask, raw: FloatCL) -> int:
         rule = task.class_rule
@@ -281,6 +258,12 @@ class Session:
         return log_probs if self.calibration is None else normalise(log_probs - self.calibration)
 
     def _space_of(self, task: ExplainerTask) -> Space:
+        index = (task.features, task.bag_of_words, task.operator_name)
+        if index not in self.space_of_task:
+            self.space_of_task[index] = self._make_space(task)
+        return self.space_of_task[index]
+
+    def _make_space(self, task: ExplainerTask) -> Space:
         features = split_features(
             self.example.fields,
             task.features,

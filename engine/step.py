@@ -24,6 +24,7 @@ from engine.answers import (
 )
 from engine.context import StepContext, Unit
 from engine.data import example_key
+from engine.gradients import gradient_key, gradient_request, no_gradients
 from engine.masking import MaskedInputs
 from engine.pool import CoalitionPool, first_rows
 from engine.ragged import Ragged, concatenate, distinct, side_by_side
@@ -35,10 +36,17 @@ from engine.types import Example, FloatL
 
 
 class Round(NamedTuple):
-    """An answered request: which rows answer what, and the host's reply."""
+    """An answered request: which rows answer what, and the host's replies.
+
+    Attributes:
+        lookups: What the rows of the scores answer.
+        reply: The scores.
+        gradients: A table of `engine.gradients.GRADIENT_REPLY`, or None where none were asked.
+    """
 
     lookups: pa.Table
     reply: pa.Table
+    gradients: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,11 +57,13 @@ class StepOutput:
         request: For a host (`engine.schema.SCORE_REQUEST`), or None if the unit is done.
         lookups: What the rows of the request answer; given back with the reply.
         result: The unit's results, or None.
+        gradients: Asked in the same round (`engine.gradients.GRADIENT_REQUEST`), or None.
     """
 
     request: pa.Table | None
     lookups: pa.Table | None
     result: UnitResult | None
+    gradients: pa.Table | None = None
 
 
 def step(
@@ -73,8 +83,10 @@ def step(
     if unit.stored:
         known = {example_key(e.fields) for e in (*unit.examples, *content_free_examples(context))}
         answers.add_stored(read_parts(context.store, unit.stored), numerics, known)
-    for lookups, reply in rounds:
+    for lookups, reply, gradients in rounds:
         answers.add_round(lookups, reply)
+        if gradients is not None:
+            answers.gradients.add(gradients)
 
     blanks = sessions(
         content_free_examples(context), _only_prediction(context), tokenizer, answers, None
@@ -83,20 +95,26 @@ def step(
         message = f"content-free text of the calibration: {broken[0]['message']}"
         return StepOutput(None, None, failed_unit(context, unit, attempt, "calibration", message))
     calibration = _calibration(blanks)
-    asking = [s for s in blanks if s.asks]
+    asking = [s for s in blanks if s.asking]
     replayed: list[Session] = []
     if not asking:
         replayed = sessions(unit.examples, context, tokenizer, answers, calibration)
-        asking = [s for s in replayed if s.asks]
+        asking = [s for s in replayed if s.asking]
     if asking:
         request, lookups = _request(context, asking)
-        return StepOutput(request, lookups, None)
+        asks = [ask for session in asking for ask in session.gradient_asks]
+        gradients = gradient_request(asks, schema.task_of(request)) if asks else None
+        return StepOutput(request, lookups, None, gradients)
     result = _result(context, unit, attempt, numerics, replayed, rounds)
     return StepOutput(None, None, result)
 
 
 def run_in_process(
-    context: StepContext, unit: Unit, numerics: str, score: Callable[[pa.Table], pa.Table]
+    context: StepContext,
+    unit: Unit,
+    numerics: str,
+    score: Callable[[pa.Table], pa.Table],
+    gradients: Callable[[pa.Table], pa.Table] = no_gradients,
 ) -> UnitResult:
     """Run a unit to its results in this process.
 
@@ -105,6 +123,7 @@ def run_in_process(
         unit: The unit.
         numerics: The host's.
         score: A host's `score`.
+        gradients: A host's `gradients`; without them gradient explainers fail example by example.
     """
     rounds: list[Round] = []
     while True:
@@ -113,7 +132,8 @@ def run_in_process(
             return output.result
         assert output.request is not None
         assert output.lookups is not None
-        rounds.append(Round(output.lookups, score(output.request)))
+        slopes = None if output.gradients is None else gradients(output.gradients)
+        rounds.append(Round(output.lookups, score(output.request), slopes))
 
 
 def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table, pa.Table]:
@@ -238,7 +258,8 @@ def _result(
         for row in table:
             row["unit"] = unit.id
     tables = {name: schema.rows_to_table(rows[name], s) for name, s in schema.RESULTS.items()}
-    evaluations = evaluations_table(rounds, numerics, schema.EVALUATIONS)
+    scored = [(lookups, reply) for lookups, reply, _ in rounds]
+    evaluations = evaluations_table(scored, numerics, schema.EVALUATIONS)
     return UnitResult(unit.id, attempt, tables, evaluations)
 
 
@@ -248,7 +269,7 @@ def _timings(
     """Share the rounds' cost among the consumers that caused it, by their tokens."""
     new: dict[str, tuple[int, int, float]] = {}
     all_tokens, all_seconds = 0, 0.0
-    for lookups, reply in rounds:
+    for lookups, reply, _ in rounds:
         cost = schema.cost_of(reply)
         brought = [(ask.consumer, ask.tokens[ask.fresh]) for ask in read_lookups(lookups)]
         total = max(sum(int(tokens.sum()) for _, tokens in brought), 1)
@@ -263,10 +284,18 @@ def _timings(
                 seconds + cost.seconds * own / total,
             )
     rows = []
+    charged: set[str] = set()  # answers about gradients; equal texts share one
     for session in replayed:
         for consumer, usage in session.usage.items():
             key = consumer_key(session.example.id, consumer)
             count, tokens, seconds = new.get(key, (0, 0, 0.0))
+            alone = all_seconds / all_tokens * usage.tokens if all_tokens else None
+            asked = gradient_key(session.key, consumer)
+            if (answer := session.answers.gradients.get(asked)) is not None:
+                alone = answer.seconds
+                if asked not in charged:
+                    charged.add(asked)
+                    count, tokens, seconds = answer.evaluations, answer.tokens, answer.seconds
             rows.append(
                 {
                     **context.factors,
@@ -277,9 +306,7 @@ def _timings(
                     "tokens_asked": usage.tokens,
                     "tokens_new": tokens,
                     "host_seconds": seconds,
-                    "standalone_seconds": all_seconds / all_tokens * usage.tokens
-                    if all_tokens
-                    else None,
+                    "standalone_seconds": alone,
                     "step_seconds": usage.seconds,
                 }
             )

@@ -5,7 +5,6 @@ Steps run in tasks that get the text of a `tokenizer.json`; no model library is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +16,7 @@ from engine.errors import ModelError
 BYTES = "bytes"
 """The spec of `ByteTokenizer`."""
 
-_LOADED: dict[str, JsonTokenizer] = {}  # by the digest of the spec, oldest first
+_LOADED: dict[str, JsonTokenizer] = {}  # by the spec, whose hash Python keeps; oldest first
 _MOST_LOADED = 8
 
 
@@ -77,7 +76,9 @@ class JsonTokenizer:
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         """Return the ids of each text."""
-        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        batch = self._tokenizer.encode_batch_fast(
+            list(texts), add_special_tokens=add_special_tokens
+        )
         return [encoding.ids for encoding in batch]
 
     def encode_with_offsets(self, text: str, add_special_tokens: bool) -> Encoded:
@@ -122,13 +123,12 @@ def load_tokenizer(spec: str) -> Tokenizer:
     """
     if spec == BYTES:
         return ByteTokenizer()
-    digest = hashlib.sha256(spec.encode()).hexdigest()
-    tokenizer = _LOADED.get(digest)
+    tokenizer = _LOADED.get(spec)
     if tokenizer is None:
         tokenizer = JsonTokenizer(spec)
         if len(_LOADED) >= _MOST_LOADED:
             _LOADED.pop(next(iter(_LOADED)), None)
-        _LOADED[digest] = tokenizer
+        _LOADED[spec] = tokenizer
     return tokenizer
 
 

@@ -84,12 +84,12 @@ class Attribution:
     Attributes:
         values: Attribution of each feature to each label [L, F].
         base: Value without any feature [L]: v(empty) of Shapley methods, the surrogate's
-            intercept of LIME.
-        evaluations: Number of distinct coalitions the estimate used.
+            intercept of LIME, F(baseline) of gradient methods.
+        evaluations: Number of distinct coalitions the estimate used; passes of gradient methods.
         std_error: Standard error [L, F], or None where the method has none.
         residual: v(all) − v(none) − Σ values [L] (additivity), or None for surrogates.
         r2: Weighted R² of the surrogate [L], or None for methods without one.
-        diagnostics: Further facts, for example the ridge penalty or `exact`.
+        diagnostics: Further facts, values of JSON, for example the ridge penalty or `exact`.
     """
 
     values: FloatLF
@@ -98,7 +98,7 @@ class Attribution:
     std_error: FloatLF | None = None
     residual: FloatL | None = None
     r2: FloatL | None = None
-    diagnostics: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def interval(self, level: float = 0.95) -> tuple[FloatLF, FloatLF] | None:
         """Return the ends [L, F] of confidence intervals for each value by itself.

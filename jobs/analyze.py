@@ -104,7 +104,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Analyze the run folder that the command line names."""
-    from jobs.cli import guarded
+    from jobs.codes import guarded
 
     def action() -> int:
         if len(sys.argv) != 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from engine.errors import RayxaiError
-from jobs.codes import ABORTED
+from jobs.bench.commands import bench_app
+from jobs.codes import ABORTED, guarded
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of the click that typer brings along, or of the installed one in its older versions."""
@@ -69,22 +69,6 @@ DataOption = Annotated[
     typer.Option("--data", help="File, bundled:reviews or data set in place of data.path."),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
-
-
-def guarded(action: Callable[[], int]) -> int:
-    """Run an action; print a user's error without a traceback and return the exit code."""
-    try:
-        return action()
-    except RayxaiError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {place}{error.strerror or error}", style="red", markup=False
-        )
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command continues where this one ended")
-    return ABORTED
 
 
 def read_config(
@@ -206,72 +190,6 @@ def explain(
     raise typer.Exit(guarded(action))
 
 
-bench_app = typer.Typer(
-    help="Measure scoring, explainers, estimators and the scheduler on this machine.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(bench_app, name="bench")
-
-BenchModel = Annotated[str, typer.Option("--model", help="Hub id or local folder.")]
-BenchData = Annotated[str, typer.Option("--data", help="Where the texts are.")]
-FieldOption = Annotated[str, typer.Option("--field", help="Column of the text.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="File the figures are written to.", metavar="FILE")
-]
-SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-@bench_app.command("scoring")
-def bench_scoring(
-    samples: Annotated[int, typer.Option("--samples", help="Perturbations a text.", min=2)] = 192,
-    model: BenchModel = SMOLLM,
-    data: BenchData = "bundled:reviews",
-    field: FieldOption = "text",
-    texts: Annotated[int, typer.Option("--texts", help="Number of texts.", min=1)] = 6,
-    words: Annotated[
-        tuple[int, int], typer.Option("--words", help="Fewest and most words of a text.")
-    ] = (10, 25),
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", help="chat or short; both if not given.")
-    ] = None,
-    most: Annotated[
-        int | None,
-        typer.Option(
-            "--most",
-            help="Most prompts a text that the padded rungs and vLLM run; the rest is counted at "
-            "their rate.",
-        ),
-    ] = None,
-    device: DeviceOption = "auto",
-    json_: JsonOption = None,
-) -> None:
-    """Score perturbations by every rung from padded batches to the packed trie, and vLLM."""
-
-    def action() -> int:
-        from jobs.bench.scoring import run as measure
-        from jobs.bench.workload import write_json
-
-        figures = measure(
-            model,
-            data=data,
-            field=field,
-            words=words,
-            n_texts=texts,
-            samples=samples,
-            prompts=prompt or ("chat", "short"),
-            most=most,
-            device=device,
-            console=Console(),
-        )
-        if json_ is not None:
-            write_json(figures, json_)
-        return 0
-
-    raise typer.Exit(guarded(action))
-
-
 @app.command()
 def doctor() -> None:
     """Say what is installed, which device there is, which models are at hand offline."""
@@ -303,6 +221,9 @@ def schema(
         return 0
 
     raise typer.Exit(guarded(action))
+
+
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:

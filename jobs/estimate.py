@@ -18,6 +18,7 @@ from rich.table import Table
 
 from engine import schema
 from engine.config import SweepConfig
+from engine.gradients import even_gradients, expected_tokens, no_gradients
 from engine.plan import Pair, Plan, shard
 from engine.step import run_in_process
 from engine.types import Example
@@ -56,9 +57,15 @@ def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
         cost = schema.ScoreCost(0.0, tokens, "counted")
         return schema.score_reply(even, np.zeros(rows, dtype=np.float32), {}, cost)
 
+    def slopes(request: pa.Table) -> pa.Table:
+        reply = no_gradients(request) if pair.model.is_fake else even_gradients(request)
+        passes = sum(n or 0 for n in reply.column("evaluations").to_pylist())
+        asked.append((passes, expected_tokens(request) if passes else 0))
+        return reply
+
     failures = 0
     for unit in shard(pair, examples, shard_size):
-        result = run_in_process(pair.context, unit, "counted", score)
+        result = run_in_process(pair.context, unit, "counted", score, slopes)
         failures += result.tables["failures"].num_rows
     return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
 

@@ -16,7 +16,7 @@ from analysis.heatmap import explanation_json, print_explanation
 from engine.config import SweepConfig, apply_overrides, load_config, parse_config
 from engine.context import Unit
 from engine.errors import ConfigError
-from engine.explainers import names, parameters
+from engine.explainers import method_names, parameters
 from engine.guests.names import is_guest
 from engine.plan import Plan, build_plan
 from engine.step import run_in_process
@@ -71,7 +71,7 @@ def explain_text(
     host = Host(replace(host_spec(pair.model), threads=physical_cores()))
     try:
         info = host.load()
-        result = run_in_process(pair.context, unit, info.numerics, host.score)
+        result = run_in_process(pair.context, unit, info.numerics, host.score, host.gradients)
     finally:
         host.stop()
     failures = result.tables["failures"].to_pylist()
@@ -99,11 +99,11 @@ def _sweep(
     overrides: Sequence[str],
 ) -> SweepConfig:
     spec: dict[str, Any] = {"name": explainer}
-    if explainer in names() and "num_samples" in parameters(explainer):
+    if explainer in method_names() and "num_samples" in parameters(explainer):
         spec["num_samples"] = samples or SAMPLES
     elif samples is not None and is_guest(explainer):
         raise ConfigError("--samples: guests name it otherwise; use --set explainers.0.KEY=NUMBER")
-    elif samples is not None and explainer in names():
+    elif samples is not None and explainer in method_names():
         raise ConfigError(f"--samples: {explainer} has no number of samples")
     changes = [f"explainers={json.dumps([spec])}", "metrics.faithfulness=false"]
     if model is not None:

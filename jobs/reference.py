@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from engine.config import json_schema
-from engine.explainers import names, parameters
+from engine.explainers import method_names, parameters
 from engine.guests import names as guests
 
 SECTIONS = (
@@ -61,7 +61,7 @@ def _table(definition: dict[str, Any]) -> str:
 
 def _methods() -> str:
     lines = ["| method | parameters with their defaults |", "|---|---|"]
-    methods = {name: parameters(name) for name in names()}
+    methods = {name: parameters(name) for name in method_names()}
     methods |= {name: guests.parameters(name) for name in guests.names()}
     for name, known in methods.items():
         values = {k: v for k, v in known.items() if k not in ("seed", "sampling")}

@@ -13,20 +13,23 @@ import ray
 from actors.host import Host, HostSpec
 from cluster.dispatch import Remotes, StepHeader, Written
 from cluster.resources import STEP_CPUS, WRITE_CPUS
-from engine import schema
 from engine.context import StepContext, Unit
+from engine.exchange import HostReply, HostRequest
 from engine.step import Round, StepOutput, failed_unit, step
 from engine.store import UnitResult, write_evaluations, write_units
 
-StepReturn = tuple[StepHeader, pa.Table | UnitResult, pa.Table | None]
+StepReturn = tuple[StepHeader, HostRequest | UnitResult, pa.Table | None]
 
 
 @ray.remote(num_cpus=STEP_CPUS, num_returns=3, max_retries=3)
 def step_task(
-    context: StepContext, unit: Unit, attempt: int, numerics: str, *answered: pa.Table
+    context: StepContext, unit: Unit, attempt: int, numerics: str, *answered: Any
 ) -> StepReturn:
-    """Run `engine.step.step`; `answered` alternates lookups and replies."""
-    rounds = [Round(*answered[i : i + 2]) for i in range(0, len(answered), 2)]
+    """Run `engine.step.step`; `answered` alternates lookups and a `HostReply`."""
+    rounds = [
+        Round(lookups, reply.scores, reply.gradients)
+        for lookups, reply in zip(answered[::2], answered[1::2], strict=True)
+    ]
     return _returned(step(context, unit, attempt, numerics, rounds))
 
 
@@ -41,10 +44,9 @@ def give_up_task(
 def _returned(output: StepOutput) -> StepReturn:
     if output.result is not None:
         return StepHeader(True, 0, 0, output.result.nbytes), output.result, None
-    request = output.request
-    assert request is not None
-    tokens = len(request.column("ids").combine_chunks().flatten())
-    header = StepHeader(False, request.num_rows, tokens, request.nbytes)
+    assert output.request is not None
+    request = HostRequest(output.request, output.gradients)
+    header = StepHeader(False, request.sequences, request.tokens, request.nbytes)
     return header, request, output.lookups
 
 
@@ -80,10 +82,11 @@ class PinnedHost(Host):
         """Return the GPUs that Ray gave this host."""
         return [str(i) for i in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
 
-    def answer(self, request: pa.Table) -> tuple[float, pa.Table]:
+    def answer(self, request: HostRequest) -> tuple[float, HostReply]:
         """Return the seconds spent, for the driver, and the reply, for the next step."""
-        reply = self.score(request)
-        return schema.cost_of(reply).seconds, reply
+        slopes = None if request.gradients is None else self.gradients(request.gradients)
+        reply = HostReply(self.score(request.scores), slopes)
+        return reply.seconds, reply
 
 
 # Ray's stubs don't know concurrency groups.

@@ -22,7 +22,8 @@ from engine.seeds import digest
 from engine.types import Attribution, BoolCF, FloatCL, FloatL
 
 if TYPE_CHECKING:
-    from engine.session import Session, Space
+    from engine.session import Session
+    from engine.spaces import Space
 
 
 def explain_guest(session: Session, task: ExplainerTask, raw: FloatL | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from engine.data import load_examples
 from engine.data.source import DataSource
@@ -114,3 +115,13 @@ def perturb(
 def write_json(figures: dict[str, Any], path: Path) -> None:
     """Write a benchmark's figures."""
     path.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def show_figures(console: Console, figures: dict[str, Any]) -> None:
+    """Print the figures of a benchmark, nested ones as JSON."""
+    for name, value in figures.items():
+        if isinstance(value, dict | list):
+            console.print(f"{name}: {json.dumps(value, indent=2)}", markup=False)
+        else:
+            text = f"{value:,.4g}" if isinstance(value, float) else str(value)
+            console.print(f"{name}: {text}", markup=False)

@@ -20,48 +20,20 @@ from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.self_check import make_scorer
 from engine.errors import ModelError
 from engine.schema import ScoreTask, cost_of, score_request
+from tests.models.tiny import LABELS, TEMPLATE, VOCABULARY, build, config_of, plain, prompts
 
 pytestmark = pytest.mark.models
 
-VOCABULARY = 97
-LABELS = ((3,), (5, 7), (5, 8, 11), (9, 4), (5, 7, 2))
-TEMPLATE = (11, 12, 13, 14, 15)
-
-_COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
+SCORERS = {
+    "llama": "gathered+prefix",
+    "qwen2": "gathered+prefix",
+    "gpt2": "gathered+prefix",
+    "gpt_neox": "gathered+prefix",
+    "gemma3": "gathered",
+    "gemma2": "kept",
+    "granite": "kept+prefix",
 }
-_GROUPED = {**_COMMON, "num_key_value_heads": 2}
-_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
-CONFIGS = {
-    "llama": (transformers.LlamaConfig, _GROUPED, "gathered+prefix"),
-    "qwen2": (transformers.Qwen2Config, _GROUPED, "gathered+prefix"),
-    "gpt2": (
-        transformers.GPT2Config,
-        {**_GPT2, "bos_token_id": 1, "eos_token_id": 2},
-        "gathered+prefix",
-    ),
-    "gpt_neox": (transformers.GPTNeoXConfig, _COMMON, "gathered+prefix"),
-    "gemma3": (
-        transformers.Gemma3TextConfig,
-        {**_GROUPED, "head_dim": 8, "sliding_window": 6, "sliding_window_pattern": 2},
-        "gathered",
-    ),
-    # caps and scales of the logits that the output matrix alone doesn't apply
-    "gemma2": (
-        transformers.Gemma2Config,
-        {**_GROUPED, "head_dim": 8, "sliding_window": 6, "final_logit_softcapping": 0.5},
-        "kept",
-    ),
-    "granite": (transformers.GraniteConfig, {**_GROUPED, "logits_scaling": 4.0}, "kept+prefix"),
-}
+"""What is found at load, packing and prepacking aside."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,17 +45,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def build(family: str) -> Any:
-    config, fields, _ = CONFIGS[family]
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config(**fields), dtype=torch.float32)
-    for parameter in model.parameters():  # sharper than the initial noise, to tell errors apart
-        if parameter.dim() > 1:
-            parameter.data.normal_(0.0, 0.25)
-    return model.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module", params=list(CONFIGS))
+@pytest.fixture(scope="module", params=list(SCORERS))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -93,51 +55,17 @@ def model(family: str) -> Any:
     return build(family)
 
 
-def plain(model: Any, sequence: ScoreSequence) -> tuple[list[float], float]:
-    """The labels' log-probabilities and log Z, every label in a forward pass of its own."""
-    scores, log_z = [], 0.0
-    for label in LABELS:
-        ids = torch.tensor([sequence.ids + label])
-        inputs = {"input_ids": ids}
-        if sequence.hidden:
-            mask = torch.ones_like(ids)
-            mask[0, list(sequence.hidden)] = 0
-            inputs |= {"attention_mask": mask, "position_ids": torch.arange(ids.shape[1])[None]}
-        logits = model(**inputs).logits[0].double()
-        first = len(sequence.ids) - 1
-        log_z = float(logits[first].logsumexp(-1))
-        log_probs = logits.log_softmax(-1)
-        scores.append(sum(float(log_probs[first + i, t]) for i, t in enumerate(label)))
-    return scores, log_z
-
-
-def prompts(n: int, template: Sequence[int] = TEMPLATE, hide: bool = False) -> list[ScoreSequence]:
-    """Distinct prompts of a template, words deleted from a text, and a suffix."""
-    drawn = random.Random(n)
-    made: dict[ScoreSequence, None] = {}
-    text = [drawn.randrange(20, VOCABULARY) for _ in range(14)]
-    while len(made) < n:
-        kept = sorted(drawn.sample(range(len(text)), drawn.randint(1, len(text))))
-        start = len(template)
-        if hide:
-            hidden = tuple(start + i for i in range(len(text)) if i not in kept)
-            made[ScoreSequence((*template, *text, 16, 17), hidden)] = None
-        else:
-            made[ScoreSequence((*template, *(text[i] for i in kept), 16, 17))] = None
-    return list(made)
-
-
 def assert_equal_to_plain(
     model: Any, scorer: LabelScorer, many: list[ScoreSequence], prefix: int
 ) -> None:
-    found = scorer.score(many, LABELS, prefix)
+    log_probs, found_log_z, _ = scorer.score(many, LABELS, prefix)
     expected = [plain(model, sequence) for sequence in many]
-    np.testing.assert_allclose(found.log_probs, [row for row, _ in expected], atol=2e-5)
-    np.testing.assert_allclose(found.log_z, [log_z for _, log_z in expected], atol=2e-5)
+    np.testing.assert_allclose(log_probs, [row for row, _ in expected], atol=2e-5)
+    np.testing.assert_allclose(found_log_z, [log_z for _, log_z in expected], atol=2e-5)
 
 
 def test_the_scorer_found_at_load_is_the_familys_fastest(model: Any, family: str) -> None:
-    assert make_scorer(model, 4)[1] == CONFIGS[family][2]
+    assert make_scorer(model, 4)[1] == SCORERS[family]
     assert "prefix" not in make_scorer(model, 0)[1]
 
 
@@ -164,7 +92,7 @@ def test_what_stands_at_a_hidden_position_does_not_matter(model: Any, prefix: in
         [ScoreSequence(base, hidden), ScoreSequence(other, hidden), ScoreSequence(other)],
         LABELS,
         prefix,
-    ).log_probs
+    )[0]
     np.testing.assert_allclose(seen, same, atol=2e-5)
     assert np.abs(seen - shown).max() > 1e-3
 
@@ -172,19 +100,19 @@ def test_what_stands_at_a_hidden_position_does_not_matter(model: Any, prefix: in
 def test_a_hidden_first_position_is_scored(model: Any) -> None:
     scorer, _ = make_scorer(model, 4)
     sequences = [ScoreSequence((first, 30, 31, 16), (0,)) for first in (20, 40)]
-    found = scorer.score(sequences, LABELS).log_probs
+    found = scorer.score(sequences, LABELS)[0]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], atol=2e-5)
 
 
 def test_reading_ways_agree(model: Any, family: str) -> None:
     many = prompts(5)
-    kept = LabelScorer(model, "kept", None).score(many, LABELS)
-    full = LabelScorer(model, "full", None).score(many, LABELS)
-    np.testing.assert_allclose(kept.log_probs, full.log_probs, atol=1e-5)
-    gathered = LabelScorer(model, "gathered", None).score(many, LABELS)
-    gap = np.abs(gathered.log_probs - full.log_probs).max()
-    assert gap > 1e-2 if CONFIGS[family][2].startswith("kept") else gap < 1e-5
+    kept = LabelScorer(model, "kept", None).score(many, LABELS)[0]
+    full = LabelScorer(model, "full", None).score(many, LABELS)[0]
+    np.testing.assert_allclose(kept, full, atol=1e-5)
+    gathered = LabelScorer(model, "gathered", None).score(many, LABELS)[0]
+    gap = np.abs(gathered - full).max()
+    assert gap > 1e-2 if SCORERS[family].startswith("kept") else gap < 1e-5
 
 
 def test_kept_prefixes_are_computed_once_and_never_changed() -> None:
@@ -192,23 +120,22 @@ def test_kept_prefixes_are_computed_once_and_never_changed() -> None:
     prefixes = PrefixCache(model, 2)
     scorer = LabelScorer(model, "gathered", prefixes)
     many = prompts(6)
-    first = scorer.score(many, LABELS, len(TEMPLATE))
-    again = scorer.score(many, LABELS, len(TEMPLATE))
-    np.testing.assert_array_equal(first.log_probs, again.log_probs)
-    assert first.tokens_computed - again.tokens_computed == len(TEMPLATE)
+    first, _, computed = scorer.score(many, LABELS, len(TEMPLATE))
+    again, _, computed_again = scorer.score(many, LABELS, len(TEMPLATE))
+    np.testing.assert_array_equal(first, again)
+    assert computed - computed_again == len(TEMPLATE)
     for other in range(2):  # pushes the first out of two places
         scorer.score(prompts(3, (60 + other, 61)), LABELS, 2)
-    third = scorer.score(many, LABELS, len(TEMPLATE))
-    np.testing.assert_array_equal(first.log_probs, third.log_probs)
-    assert third.tokens_computed == first.tokens_computed
+    third, _, computed_third = scorer.score(many, LABELS, len(TEMPLATE))
+    np.testing.assert_array_equal(first, third)
+    assert computed_third == computed
 
 
 def test_families_that_forget_have_no_prefixes() -> None:
-    assert supports_prefixes(transformers.LlamaConfig(**_GROUPED))
+    assert supports_prefixes(config_of("llama"))
     assert not supports_prefixes(build("gemma3").config)
-    windowed = transformers.MistralConfig(**_GROUPED, sliding_window=8)
-    assert not supports_prefixes(windowed)
-    assert not supports_prefixes(transformers.MambaConfig(vocab_size=97, hidden_size=32))
+    assert not supports_prefixes(config_of("mistral"))
+    assert not supports_prefixes(config_of("mamba"))
 
 
 def test_a_family_whose_batches_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,10 +173,12 @@ def ask(host: Host, many: Sequence[ScoreSequence], **task: Any) -> Any:
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 200, 5000])
 @pytest.mark.parametrize("by_example", [False, True])
+@pytest.mark.parametrize("packing", [False, True])
 def test_neither_batch_size_nor_order_matters(
-    saved: Path, batch_tokens: int, by_example: bool
+    saved: Path, batch_tokens: int, by_example: bool, packing: bool
 ) -> None:
-    host = Host(HostSpec(str(saved), threads=1, options={"batch_tokens": batch_tokens}))
+    options = {"batch_tokens": batch_tokens, "packing": packing}
+    host = Host(HostSpec(str(saved), threads=1, options=options))
     host.load()
     many = prompts(15) + prompts(6, hide=True)
     random.Random(batch_tokens).shuffle(many)
@@ -260,18 +189,18 @@ def test_neither_batch_size_nor_order_matters(
     host.stop()
 
 
-def test_by_example_results_are_bit_equal_whatever_went_before(saved: Path) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_by_example_results_are_bit_equal_whatever_went_before(saved: Path, packing: bool) -> None:
     many = prompts(12)
     replies = []
-    for before in ([], prompts(9, (50, 51)), prompts(20)):
-        host = Host(HostSpec(str(saved), threads=1))
+    for before in ([], prompts(9, (50, 51)), prompts(20), many):
+        host = Host(HostSpec(str(saved), threads=1, options={"packing": packing}))
         host.load()
         if before:
             ask(host, before)
         replies.append(ask(host, many, by_example=True))
         host.stop()
-    assert replies[0].equals(replies[1])
-    assert replies[0].equals(replies[2])
+    assert all(reply.equals(replies[0]) for reply in replies[1:])
 
 
 def test_the_host_says_what_it_is(saved: Path) -> None:
@@ -282,7 +211,7 @@ def test_the_host_says_what_it_is(saved: Path) -> None:
     assert info.memory_bytes >= 4 * info.parameters
     assert info.device == "cpu"
     assert info.max_tokens == 64
-    assert info.scorer == "gathered+prefix+prepacked"
+    assert info.scorer == "packed+gathered+prefix+prepacked"
     for part in ("float32", "cpu", "torch 2", "transformers 5"):
         assert part in info.numerics_text
     assert cost_of(ask(host, prompts(2))).numerics == info.numerics
@@ -310,7 +239,7 @@ def test_the_scorers_thread_has_the_threads_of_the_specification(
 
     monkeypatch.setattr("actors.self_check.LabelScorer", Watching)
     for threads in (2, 1):
-        host = Host(HostSpec(str(saved), threads=threads))
+        host = Host(HostSpec(str(saved), threads=threads, options={"packing": False}))
         host.load()
         ask(host, prompts(2))
         host.stop()
@@ -348,7 +277,7 @@ def test_running_out_of_memory_halves_the_batch(
         sizes.append(len(sequences))
         return whole(self, sequences, labels, prefix)
 
-    host = Host(HostSpec(str(saved), threads=1))
+    host = Host(HostSpec(str(saved), threads=1, options={"packing": False}))
     host.load()
     monkeypatch.setattr(LabelScorer, "score", scarce)
     many = prompts(10)

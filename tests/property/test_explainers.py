@@ -18,7 +18,7 @@ SHAPLEY = ("exact", "kernel_shap", "permutation_shap")
 ADDITIVE = (*SHAPLEY, "occlusion")
 
 Game = Callable[[np.ndarray], np.ndarray]
-Case = tuple[str, dict[str, int], int, Game]
+Case = tuple[str, dict[str, int | str], int, Game]
 
 
 def _random_game(seed: int, n_features: int, n_labels: int = 2) -> Game:
@@ -39,7 +39,9 @@ def cases(draw: st.DrawFn, methods: tuple[str, ...]) -> Case:
     name = draw(st.sampled_from(methods))
     n_features = draw(st.integers(1, 8))
     seed = draw(st.integers(0, 2**40))
-    params = _params(name, n_features, draw(st.integers(0, 60)), seed)
+    params: dict[str, int | str] = dict(_params(name, n_features, draw(st.integers(0, 60)), seed))
+    if name in ("lime", "kernel_shap"):
+        params["sampling"] = draw(st.sampled_from(["own", "pool"]))
     return name, params, n_features, _random_game(draw(st.integers(0, 2**30)), n_features)
 
 

@@ -301,3 +301,71 @@ def test_requests_are_taken_in_order_of_arrival_up_to_the_admission_budget() -> 
         future.result(30)
     assert held.ids == [[(5, 5), (1, 1)], [(3, 3)]]
     held.queue.stop()
+
+
+# --- calls on the scorer's thread --------------------------------------------------------------
+
+
+def test_calls_run_on_the_thread_that_scores() -> None:
+    backend = Recorder()
+    queue = AdmissionQueue(backend)
+    queue.start()
+    assert {queue.run(threading.get_ident).result(30)} == backend.threads
+    assert queue.stats().busy_seconds > 0
+    queue.stop()
+
+
+def test_a_call_that_fails_fails_its_caller_only() -> None:
+    def broken() -> None:
+        raise KeyError("mine")
+
+    queue = AdmissionQueue(Recorder())
+    queue.start()
+    with pytest.raises(KeyError, match="mine"):
+        queue.run(broken).result(30)
+    assert queue.run(lambda: 7).result(30) == 7
+    assert queue.score(request([[3]]))["log_z"].to_pylist() == [3.0]
+    queue.stop()
+
+
+def test_calls_and_requests_take_turns() -> None:
+    backend = Recorder()
+    queue = AdmissionQueue(backend, admit_tokens=1)
+    queue.start()
+    order: list[str] = []
+    backend.go_on.clear()
+    with ThreadPoolExecutor(4) as pool:
+        held = pool.submit(queue.score, request([[1]]))
+        assert backend.entered.wait(30)
+        calls = [queue.run(lambda: order.append("call")) for _ in range(2)]
+        scored = pool.submit(lambda: (queue.score(request([[2]])), order.append("score")))
+        while queue.stats().queue_depth < 2:
+            pass
+        backend.go_on.set()
+        held.result(30)
+        scored.result(30)
+        for call in calls:
+            call.result(30)
+    assert order.count("call") == 2
+    assert [sequence.ids for group in backend.groups for sequence in group] == [(1,), (2,)]
+    queue.stop()
+
+
+def test_calls_fail_when_the_queue_stops() -> None:
+    backend = Recorder()
+    queue = AdmissionQueue(backend)
+    queue.start()
+    backend.go_on.clear()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(queue.score, request([[1]]))
+        assert backend.entered.wait(30)
+        call = queue.run(lambda: 7)
+        stopping = pool.submit(queue.stop)
+        while not queue._stopped:
+            pass
+        backend.go_on.set()
+        stopping.result(30)
+    with pytest.raises(RuntimeError, match="stopped before it could answer"):
+        call.result(30)
+    with pytest.raises(RuntimeError, match="has been stopped"):
+        queue.run(lambda: 7)

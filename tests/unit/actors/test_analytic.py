@@ -111,3 +111,42 @@ def test_several_labels_take_a_list_of_weights_a_word() -> None:
 def test_wrong_models_are_refused(name: str, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         analytic_model(name, options)
+
+
+_BATCH_PIECES = [
+    "good", "Bad", "NOT", "not", "never", "boring", "wonderfully", "unforgettable", "love", "don't",
+    "don’t", "'", "’", " ", " ", ",", ".", "_", "9", "é", "Σ", "ΑΣ.Α", "ς", "İ", "中", "\u0301",
+    "\x00",
+]  # fmt: skip
+_batch_texts = st.one_of(
+    st.lists(st.sampled_from(_BATCH_PIECES), max_size=12).map(lambda p: "".join(p).encode()),
+    st.lists(st.sampled_from([*SENTIMENT, "not", "no", "problem"]), max_size=30).map(
+        lambda words: " ".join(words).encode()
+    ),
+    st.text(max_size=12).map(str.encode),
+    st.binary(max_size=12),
+)
+_OWN = {"weights": {"good": [1.0, -0.5, 0.25], "don't": [0.0, 2.0, 0.0], "é": [0.5, 0.0, 1.0]}}
+_BATCH_MODELS = {
+    "linear": ("fake:linear", {"bias": 0.3}),
+    "and_or": ("fake:and_or", None),
+    "planted": ("fake:planted", {**_OWN, "bias": [0.1, 0.2, -0.3]}),
+    "group of long words": (
+        "fake:planted",
+        {"groups": [{"any": ["wonderfully", "unforgettable", "ας"], "weight": 0.7}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _BATCH_MODELS)
+@settings(deadline=None)
+@given(texts=st.lists(_batch_texts, max_size=12))
+def test_a_batch_is_its_texts_one_by_one(name: str, texts: list[bytes]) -> None:
+    model = analytic_model(*_BATCH_MODELS[name])
+    offsets = np.cumsum([0, *map(len, texts)])
+    flat = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    found = model.log_probs_batch(flat, offsets)
+    assert found.shape == (len(texts), model.n_labels)
+    assert found.dtype == np.float64
+    expected = [model.log_probs(text.decode(errors="replace")) for text in texts]
+    np.testing.assert_allclose(found, np.reshape(expected, found.shape), rtol=0, atol=1e-12)

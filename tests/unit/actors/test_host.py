@@ -4,6 +4,7 @@ import pytest
 
 from actors.host import Host, HostSpec
 from engine.errors import ConfigError
+from engine.gradients import GradientAsk, gradient_request
 from engine.schema import ScoreTask, score_request
 
 REQUEST = score_request([0], [[65]], [None], ScoreTask(((1,), (2,))))
@@ -34,3 +35,17 @@ def test_unknown_backends_and_options_are_refused_before_anything_loads() -> Non
         Host(HostSpec("m", backend="tensorflow"))
     with pytest.raises(ConfigError, match="batch_token"):
         Host(HostSpec("m", options={"batch_token": 3}))
+
+
+def test_a_host_without_embeddings_says_so_in_every_row() -> None:
+    ask = GradientAsk("k", (65,), ((0,),), "gradient_x_input", 1, 1, "mean", "log_odds", 0.1)
+    asked = gradient_request([ask], ScoreTask(((1,), (2,))))
+    host = Host(HostSpec("fake:linear", backend="fake"))
+    with pytest.raises(RuntimeError, match="load the host"):
+        host.gradients(asked)
+    host.load()
+    [row] = host.gradients(asked).to_pylist()
+    assert row["key"] == "k"
+    assert "fake:linear gives no gradients" in row["error"]
+    assert "the fake models have none" in row["error"]
+    host.stop()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
@@ -33,6 +33,7 @@ def _members(seed: int, n_features: int, num_samples: int) -> set[bytes]:
     return set(keys(half)) | set(keys(~half))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 14), st.integers(0, 400), st.integers(0, 2**32))
 def test_a_pool_has_pairs_once_with_all_leave_one_out(n: int, extra: int, seed: int) -> None:
     budget = smallest(n) + extra
@@ -52,6 +53,7 @@ def test_a_pool_has_pairs_once_with_all_leave_one_out(n: int, extra: int, seed: 
     assert design.exact == (budget >= 2**n or n_pairs == 2 ** (n - 1) - 1)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 16), st.integers(0, 300), st.integers(0, 300), st.integers(0, 2**32))
 def test_a_larger_budget_adds_to_a_smaller_one(n: int, extra: int, more: int, seed: int) -> None:
     small, large = smallest(n) + extra, smallest(n) + extra + more
@@ -105,6 +107,7 @@ def test_means_over_a_size_are_unbiased() -> None:
         assert abs(np.mean(means) - truth) < 4 * np.std(means) / 20
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(0, 300), st.integers(0, 9))
 def test_weights_share_out_the_whole_mass(n: int, extra: int, seed: int) -> None:
     design = pool_design(seed, n, smallest(n) + extra)

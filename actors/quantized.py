@@ -1,0 +1,73 @@
+"""A derivative for 4-bit layers where bitsandbytes' own CPU kernel has none.
+
+On CPUs with AVX512-BF16 bitsandbytes lays a layer's weights out anew at its first pass without
+gradients, and multiplies by a kernel that autograd takes for a constant: gradients of 0, and no
+error. The scorer has always made such a pass before gradients are asked.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import torch
+
+
+def make_differentiable(model: Any) -> int:
+    """Give the packed 4-bit layers of a model a derivative by their inputs, in place.
+
+    A layer's values stay those of its kernel; on the way back its weight is dequantized for one
+    product.
+
+    Returns:
+        The number of 4-bit layers found; 0 where the model has none or bitsandbytes isn't there.
+    """
+    try:
+        import torch
+        from bitsandbytes import functional
+        from bitsandbytes.nn.modules import Linear4bit
+    except ImportError:
+        return 0
+
+    class Product(torch.autograd.Function):
+        """The kernel's product with its derivative by `x`."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Any, layer: Any, kernel: Any) -> Any:
+            ctx.layer = layer
+            return kernel(x)
+
+        @staticmethod
+        def backward(ctx: Any, *outer: Any) -> tuple[Any, None, None]:
+            weight = _dense(ctx.layer.weight, functional).to(outer[0].dtype)
+            return outer[0] @ weight, None, None
+
+    apply: Any = Product.apply
+
+    def differentiable(layer: Any, kernel: Any) -> Any:
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            packed = getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
+            if packed and x.requires_grad:
+                return cast("torch.Tensor", apply(x, layer, kernel))
+            y: torch.Tensor = kernel(x)
+            return y
+
+        return forward
+
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    for layer in layers:
+        layer.forward = differentiable(layer, layer.forward)
+    return len(layers)
+
+
+def _dense(weight: Any, functional: Any) -> Any:
+    """Return the matrix [N, K] that a packed layer multiplies by; its own state is not touched."""
+    packed = weight.quant_state
+    state = copy.copy(packed)
+    # the library's way back quantizes nested scales a second time and leaves plain ones transposed,
+    # so the scales are put right here: they are packed as [K / blocksize, N], plain and halved
+    state.original_nested = False
+    data, state = functional._convert_weight_packed_for_cpu_inverse(weight.data, state)
+    state.absmax = packed.absmax.T.reshape(-1).float()
+    return functional.dequantize_4bit(data, state)

@@ -1,0 +1,166 @@
+"""What Ray and the dispatcher cost: units a second, the driver's memory, and a real model."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+
+from actors.host import Host
+from engine.config import SweepConfig, parse_config
+from engine.seeds import generator
+from engine.step import run_in_process
+from jobs.facts import host_spec
+from jobs.stages import physical_cores
+from jobs.sweep import prepare, run_sweep
+
+WORDS = (
+    *("good", "bad", "not", "fun", "dull", "great", "movie", "film", "plot", "story", "actors"),
+    *("slow", "quick", "never", "ever", "always", "the", "a", "of", "and"),
+)
+SETTLED = 2000
+"""Units after which the driver's memory is watched: by then every library is loaded."""
+
+
+def run(units: int = 4000) -> dict[str, Any]:
+    """Send units of one short text each through Ray to a fake host, and return the figures.
+
+    Args:
+        units: How many. Memory is watched from `SETTLED` on, where there are more.
+
+    Returns:
+        `units_per_second`: committed units, two steps and a score each, between the first commit
+        and the last; `driver_bytes_per_unit`: slope of the driver's resident memory;
+        `cold_seconds`: until the first commit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "texts.jsonl"
+        data.write_text("".join(_lines(units)), encoding="utf-8")
+        config = _config(
+            folder,
+            models=["fake:linear"],
+            data={"path": str(data)},
+            explainers=["occlusion"],
+            metrics={"faithfulness": False},
+            cluster={"shard_size": 1},
+        )
+        watch = _Watch(Path(folder) / "run")
+        with watch.running():
+            run_sweep(config, Console(quiet=True))
+        return watch.figures()
+
+
+def ray_against_process(
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct", n_texts: int = 60, samples: int = 256
+) -> dict[str, Any]:
+    """Explain the same texts through Ray and in this process, and return seconds of both.
+
+    Returns:
+        `ray_seconds` and `process_seconds`, both from the loaded model to the last result;
+        `ray_vs_inprocess`: their ratio; `cold_seconds`: starting Ray and loading the model there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(
+            folder,
+            models=[model],
+            data={"path": "bundled:reviews", "limit": n_texts},
+            explainers=[
+                {"name": "lime", "num_samples": samples},
+                {"name": "kernel_shap", "num_samples": samples},
+            ],
+        )
+        plan, _, _ = prepare(config)
+        [pair] = plan.pairs.values()
+        host = Host(replace(host_spec(pair.model), threads=physical_cores()))
+        info = host.load()
+        started = time.perf_counter()
+        for unit in plan.units:
+            run_in_process(pair.context, unit, info.numerics, host.score)
+        in_process = time.perf_counter() - started
+        host.stop()
+        started = time.perf_counter()
+        outcome = run_sweep(config, Console(quiet=True))
+        whole = time.perf_counter() - started
+        record = json.loads((outcome.folder / "run.json").read_text(encoding="utf-8"))
+        [found] = record["hosts"].values()
+    return {
+        "ray_seconds": found["wall_seconds"],
+        "process_seconds": in_process,
+        "ray_vs_inprocess": found["wall_seconds"] / in_process,
+        "busy_fraction": found["busy_fraction"],
+        "cold_seconds": whole - found["wall_seconds"],
+    }
+
+
+def _config(folder: str, **sections: Any) -> SweepConfig:
+    prompt = {
+        "template": "Review: {text}\nSentiment:",
+        "labels": {"negative": " negative", "positive": " positive"},
+    }
+    run = {"name": "bench", "out": f"{folder}/run", "store": f"{folder}/store"}
+    return parse_config({"run": run, "prompt": prompt, **sections})
+
+
+def _lines(count: int) -> Iterator[str]:
+    random = generator("bench", "texts")
+    for number, words in enumerate(random.integers(0, len(WORDS), (count, 8)).tolist()):
+        text = " ".join(WORDS[word] for word in words)
+        yield json.dumps({"text": f"{text} n{number}", "label": number % 2}) + "\n"
+
+
+class _Watch:
+    """Samples committed units and the driver's memory while a sweep runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = psutil.Process()
+        self._samples: list[tuple[float, int, int]] = []  # seconds, units, bytes
+        self._done = threading.Event()
+        self._started = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch until the body ends."""
+        self._started = time.perf_counter()
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._done.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.5):
+            units = sum(
+                file.read_bytes().count(b"\n") for file in self._folder.glob("commits/*.log")
+            )
+            memory = self._process.memory_info().rss
+            self._samples.append((time.perf_counter() - self._started, units, memory))
+
+    def figures(self) -> dict[str, Any]:
+        seconds, units, memory = (np.array(column) for column in zip(*self._samples, strict=True))
+        growing = np.flatnonzero(np.diff(units) > 0)
+        first, last = growing[0] + 1, growing[-1] + 1
+        found = {
+            "units_per_second": float(
+                (units[last] - units[first]) / (seconds[last] - seconds[first])
+            ),
+            "cold_seconds": float(seconds[first]),
+        }
+        settled = (units >= SETTLED) & (np.arange(len(units)) <= last)
+        if len(set(units[settled].tolist())) > 2:
+            found["driver_bytes_per_unit"] = float(
+                np.polyfit(units[settled], memory[settled], 1)[0]
+            )
+        return found
