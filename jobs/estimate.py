@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from engine import schema
 from engine.config import SweepConfig
+from engine.context import StepContext
 from engine.gradients import even_gradients, expected_tokens, no_gradients
 from engine.plan import Pair, Plan, shard
 from engine.step import run_in_process
@@ -64,10 +65,19 @@ def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
         return reply
 
     failures = 0
+    context = _spending_all(pair.context)
     for unit in shard(pair, examples, shard_size):
-        result = run_in_process(pair.context, unit, "counted", score, slopes)
+        result = run_in_process(context, unit, "counted", score, slopes)
         failures += result.tables["failures"].num_rows
     return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
+
+
+def _spending_all(context: StepContext) -> StepContext:
+    tasks = tuple(
+        replace(task, params={k: v for k, v in task.params.items() if k != "relative_error"})
+        for task in context.explainers
+    )
+    return replace(context, explainers=tasks)
 
 
 def print_plan(config: SweepConfig, console: Console) -> None:

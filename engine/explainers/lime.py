@@ -58,16 +58,18 @@ class Design(NamedTuple):
 class Lime(Explainer):
     """Weighted ridge regression of the value on the kept features (Ribeiro et al. 2016).
 
-    The sampler is that of lime's `LimeTextExplainer`: the number of removed features is uniform on
-    1..F, the removed ones are uniform given their number, and the full text is a row of its own. A
-    row's weight is π(z) = √exp(−D²/width²) with D = 100·(1 − √(kept/F)), the cosine distance to the
-    full text.
+    The estimand is that of lime's `LimeTextExplainer`. There the number of removed features is
+    uniform on 1..F, the removed ones are uniform given their number, and the full text is a row of
+    its own; a row's weight is π(z) = √exp(−D²/width²) with D = 100·(1 − √(kept/F)), the cosine
+    distance to the full text.
 
     The default profile estimates what lime gives in expectation at its default of 5000 samples:
-    the least squares under π times the sampling law, where the full text has a share of 1/5000 and
-    the penalty is 1/5000 a row. Of N = `num_samples` rows,
+    the least squares under π times that law, where the full text has a share of 1/5000 and the
+    penalty is 1/5000 a row. Of N = `num_samples` rows,
 
-    - sampled: a coalition drawn m times has weight m·π(z)·N(1 − 1/5000)/(N − 1);
+    - sampled: the number of removed features is drawn in proportion to π instead of uniformly, so
+      that no draw has next to no weight: all have the same, the mean π̄ over 1..F. A coalition
+      drawn m times has weight m·π̄·N(1 − 1/5000)/(N − 1);
     - enumerated, where N covers all 2^F: weight π(z)·N(1 − 1/5000)/(F·C(F, removed));
     - in both the full text has weight N/5000 and the penalty is N/5000 (recorded as `ridge`).
 
@@ -193,7 +195,8 @@ class Lime(Explainer):
             draws[0] = full_share
             return Design(coalitions, draws, exact)
         uniforms = generator("lime", int(self.seed), n_features).random((n - 1, n_features + 1))
-        sizes = 1 + np.floor(uniforms[:, 0] * n_features).astype(np.intp)
+        law = np.cumsum(_by_removed(n_features, self.kernel_width))
+        sizes = 1 + np.searchsorted(law[:-1], uniforms[:, 0] * law[-1], side="right")
         drawn, counts = distinct(~uniform_subsets(uniforms[:, 1:], sizes))
         coalitions = np.concatenate([np.ones((1, n_features), dtype=bool), drawn])
         return Design(coalitions, np.concatenate([[full_share], counts]), exact)
@@ -201,11 +204,13 @@ class Lime(Explainer):
     def _fit(self, pool: CoalitionPool) -> Attribution:
         n, n_features = self.num_samples, pool.n_features
         coalitions, draws, exact = self._design(n_features)
-        scale = np.ones(len(draws))
-        if not exact:  # n − 1 draws stand for all rows but the full text's share
-            scale[1:] = (n - draws[0]) / (n - 1)
+        if exact:
+            weights = draws * kernel(coalitions, self.kernel_width)
+        else:  # n − 1 draws stand for all rows but the full text's share
+            weights = draws * _by_removed(n_features, self.kernel_width).mean()
+            weights *= (n - draws[0]) / (n - 1)
+            weights[0] = draws[0]
         penalty = n / REFERENCE_SAMPLES
-        weights = draws * scale * kernel(coalitions, self.kernel_width)
         values_CL = pool.lookup(coalitions)
         fit = weighted_ridge(coalitions.astype(np.float64), values_CL, weights, penalty, draws)
         return Attribution(
@@ -290,6 +295,12 @@ def kernel(coalitions: BoolCF, width: float) -> FloatC:
     kept = coalitions.mean(axis=1)
     distance = 100 * (1 - np.sqrt(kept))
     return np.sqrt(np.exp(-(distance**2) / width**2))
+
+
+def _by_removed(n_features: int, width: float) -> FloatC:
+    """Return the kernel where 1..F features are removed [F]."""
+    kept = np.arange(n_features) < np.arange(n_features - 1, -1, -1)[:, None]
+    return kernel(kept, width)
 
 
 def _both(design: PoolDesign) -> BoolCF:

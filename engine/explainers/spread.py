@@ -61,7 +61,7 @@ def spread_pairs(seed: int, n_features: int, n_pairs: int) -> BoolCF:
     """
     random = generator("spread", seed, n_features)
     places = random.permutation(n_features)
-    chosen = _sequence(n_features)[:n_pairs][:, places]
+    chosen = _halves(_sequence(n_features)[:n_pairs][:, places])
     if len(chosen) == n_pairs:
         return chosen
     return _draw_on(random, chosen, n_pairs)

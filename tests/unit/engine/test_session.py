@@ -61,6 +61,30 @@ class TestAsking:
         assert not np.array_equal(drawn["lime"], drawn["c"])
 
 
+class TestStoppingAtATolerance:
+    def test_rounds_are_counted_and_said(self) -> None:
+        config = sweep(
+            {"name": "kernel_shap", "num_samples": 900, "relative_error": 0.3, "id": "a"},
+            {"name": "lime", "num_samples": 900, "relative_error": 0.3, "id": "b"},
+            {"name": "kernel_shap", "surrogate": "gaussian_process", "num_samples": 90, "id": "c"},
+        )
+        plan = plan_of(config, [LONG])
+        [pair] = plan.pairs.values()
+        host = CountingHost(pair)
+        [result] = [host.run(pair, unit) for unit in plan.units]
+        assert result.tables["failures"].num_rows == 0
+        rows = {row["explainer"]: row for row in result.tables["attributions"].to_pylist()}
+        for name in ("a", "b"):
+            facts = json.loads(rows[name]["diagnostics"])
+            assert facts["stopped"] in ("tolerance", "budget")
+            assert facts["rounds"] >= 1
+        timings = {row["consumer"]: row for row in result.tables["timings"].to_pylist()}
+        for name in ("a", "b", "c"):
+            assert timings[name]["evaluations_asked"] >= rows[name]["evaluations"]
+        assert rows["c"]["evaluations"] <= 90
+        assert rows["c"]["r2"] is not None
+
+
 class TestOnePool:
     TEXT = "a bright and tender film that asks for patience but earns all of it"
     FOUR = (

@@ -39,6 +39,16 @@ def test_counts_are_those_of_the_run(size: int, calibration: str) -> None:
     assert counts.failures == failures
 
 
+def test_a_tolerance_counts_with_the_whole_budget() -> None:
+    most = {"name": "kernel_shap", "num_samples": 60}
+    counts = []
+    for explainer in (most, {**most, "relative_error": 0.2}):
+        plan = plan_of(sweep(explainer), examples_of(["seven words that tell of one film"]))
+        [pair] = plan.pairs.values()
+        counts.append(count(pair, plan.examples, 4))
+    assert counts[0] == counts[1]
+
+
 def test_metrics_are_counted_to_within_the_order_of_removal() -> None:
     config = sweep(*MANY, metrics={"faithfulness": True})
     plan = plan_of(config, examples_of(TEXTS))

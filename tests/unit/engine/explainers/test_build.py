@@ -49,6 +49,13 @@ def test_unknown_parameters_are_refused_with_the_nearest_known() -> None:
         ("kernel_shap", {"compat": "shap", "l1_reg": "auto"}, "l1_reg must be"),
         ("kernel_shap", {"compat": "shap", "l1_reg": "num_features(0)"}, "l1_reg must be"),
         ("kernel_shap", {"compat": "shap", "l1_reg": -0.5}, "l1_reg must be"),
+        (
+            "kernel_shap",
+            {"surrogate": "trees"},
+            "surrogate must be one of None",
+        ),
+        ("kernel_shap", {"surrogate": "gaussian_process", "num_samples": 5000}, "at most 4098"),
+        ("kernel_shap", {"surrogate": "gaussian_process", "compat": "shap"}, "default profile"),
         ("permutation_shap", {"num_samples": 2.5}, "num_samples must be a whole number"),
         ("random", {"seed": "x"}, "seed must be a whole number"),
     ],

@@ -80,6 +80,40 @@ def test_designs_have_their_pairs_once_and_the_kernel_mass(n_features: int, n_pa
             assert mass == pytest.approx(2 / (size * (n_features - size)) / total)
 
 
+def test_a_larger_design_has_nearly_all_pairs_of_a_smaller_one() -> None:
+    for n_features, few, many in ((12, 60, 90), (20, 100, 150), (30, 200, 400)):
+        small = set(keys(paired_design(4, n_features, few).coalitions))
+        large = set(keys(paired_design(4, n_features, many).coalitions))
+        assert len(small & large) >= 0.97 * few
+
+
+@pytest.mark.parametrize(("sampling", "ratio"), [("own", 0.75), ("pool", 0.9)])
+def test_a_surrogate_of_interactions_is_nearer_than_a_linear_one(
+    sampling: str, ratio: float
+) -> None:
+    truth = solve(build("exact"), _game, 12)
+    errors = []
+    for seed in range(10):
+        same = {"num_samples": 120, "seed": seed, "sampling": sampling}
+        plain = solve(build("kernel_shap", **same), _game, 12)
+        found = solve(build("kernel_shap", surrogate="gaussian_process", **same), _game, 12)
+        assert found.evaluations == plain.evaluations
+        assert found.residual[0] == pytest.approx(0, abs=1e-9)
+        assert 0 < found.r2[0] < 1
+        errors.append([np.linalg.norm(r.values - truth.values) for r in (plain, found)])
+    linear, ours = np.median(errors, axis=0)
+    assert ours < ratio * linear
+
+
+def test_a_surrogate_is_exact_where_the_budget_covers_all() -> None:
+    found = solve(build("kernel_shap", surrogate="gaussian_process"), _game, 8)
+    np.testing.assert_allclose(found.values, solve(build("exact"), _game, 8).values, atol=1e-7)
+    assert found.diagnostics["exact"]
+    assert (found.std_error == 0).all()
+    assert found.evaluations == 2**8
+    assert len(build("kernel_shap", surrogate="gaussian_process").ask(CoalitionPool(20))) == 1044
+
+
 def test_drawn_weight_is_right_in_expectation() -> None:
     size_mass = np.zeros(13)
     for seed in range(400):

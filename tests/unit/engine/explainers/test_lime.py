@@ -77,21 +77,44 @@ def test_repeated_draws_keep_their_weight() -> None:
     drawn = np.repeat(design.coalitions[1:], design.draws[1:].astype(int), axis=0)
     assert len(drawn) == 59
     rows = np.concatenate([design.coalitions[:1], drawn])
-    weights = kernel(rows, 25.0)
-    weights[0] *= 60 / 5000
-    weights[1:] *= 60 * (1 - 1 / 5000) / 59
+    weights = np.full(60, _kernel_by_removed(6).mean() * 60 * (1 - 1 / 5000) / 59)
+    weights[0] = 60 / 5000
     peer = Ridge(alpha=60 / 5000).fit(rows, small(rows), sample_weight=weights)
     np.testing.assert_allclose(result.values[0], peer.coef_, atol=1e-10)
 
 
-def test_number_of_removed_features_is_uniform() -> None:
+def _kernel_by_removed(n_features: int) -> np.ndarray:
+    rows = np.tril(np.ones((n_features, n_features), dtype=bool), -1)[::-1]
+    return kernel(rows, 25.0)
+
+
+def test_number_of_removed_features_goes_by_the_kernel() -> None:
     design = build("lime", num_samples=20_001, seed=1)._design(26)
     removed = 26 - design.coalitions[1:].sum(axis=1)
     counts = np.bincount(removed, weights=design.draws[1:], minlength=27)
     assert counts[0] == 0
-    expected = 20_000 / 26
+    law = _kernel_by_removed(26)
+    expected = 20_000 * law / law.sum()
     assert ((counts[1:] - expected) ** 2 / expected).sum() < 60  # 99.99 % of χ² with 25 degrees
     assert design.coalitions[0].all()
+
+
+def test_draws_by_the_kernel_need_fewer_than_even_ones() -> None:
+    truth = solve(build("lime", num_samples=1024), _game, 10).values[0]
+    ours, even = [], []
+    for seed in range(60):
+        found = solve(build("lime", num_samples=120, seed=seed), _game, 10)
+        ours.append(((found.values[0] - truth) ** 2).sum())
+        random = np.random.default_rng(seed)
+        rows = np.ones((120, 10), dtype=bool)
+        for row in rows[1:]:
+            row[random.permutation(10)[: random.integers(1, 11)]] = False
+        weights = kernel(rows, 25.0)
+        weights[0] *= 120 / 5000
+        weights[1:] *= 120 * (1 - 1 / 5000) / 119
+        peer = Ridge(alpha=120 / 5000).fit(rows, _game(rows), sample_weight=weights)
+        even.append(((peer.coef_ - truth) ** 2).sum())
+    assert np.mean(ours) < 0.8 * np.mean(even)
 
 
 def test_a_larger_budget_adds_to_the_draws_of_a_smaller_one() -> None:

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.explainers import build, solve
 from engine.explainers.coalitions import everything
-from engine.explainers.odd_process import _part, odd_process
+from engine.explainers.odd_process import Posterior, _part, odd_process
 from engine.explainers.spread import spread_pairs
+from engine.types import ValueFunction
 
 
 def odd_terms(n_features: int) -> tuple[list[tuple[int, ...]], np.ndarray]:
@@ -30,7 +30,7 @@ def drawn_game(seed: int, n_features: int, lam: float) -> np.ndarray:
     return products @ (spread * np.random.default_rng(seed).normal(size=len(sets)))
 
 
-def posterior(values: np.ndarray, half: np.ndarray) -> Any:
+def posterior(values: np.ndarray, half: np.ndarray) -> Posterior:
     places = 1 << np.arange(half.shape[1])
     odd = (values[half @ places] - values[~half @ places]) / 2
     columns = odd[:, None] if odd.ndim == 1 else odd
@@ -38,8 +38,11 @@ def posterior(values: np.ndarray, half: np.ndarray) -> Any:
 
 
 def shapley(values: np.ndarray, n_features: int) -> np.ndarray:
-    places = 1 << np.arange(n_features)
-    return solve(build("exact"), lambda z: values[z @ places], n_features).values
+    return solve(build("exact"), game_of(values), n_features).values
+
+
+def game_of(values: np.ndarray) -> ValueFunction:
+    return lambda z: values[z @ (1 << np.arange(z.shape[1]))]
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 5, 6])
@@ -101,12 +104,7 @@ def test_interactions_of_three_are_learned() -> None:
     for seed in range(10):
         values = drawn_game(seed, 9, 0.08)
         half = spread_pairs(seed, 9, 70)
-        places = 1 << np.arange(9)
-        linear = solve(
-            build("kernel_shap", num_samples=142, seed=seed),
-            lambda z, v=values, p=places: v[z @ p],
-            9,
-        )
+        linear = solve(build("kernel_shap", num_samples=142, seed=seed), game_of(values), 9)
         exact = shapley(values, 9)
         errors.append(
             [

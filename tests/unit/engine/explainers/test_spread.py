@@ -8,7 +8,9 @@ from engine.explainers.spread import _sequence, spread_pairs
 from engine.pool import keys
 
 
-@pytest.mark.parametrize(("n_features", "n_pairs"), [(5, 15), (9, 120), (13, 700), (30, 400)])
+@pytest.mark.parametrize(
+    ("n_features", "n_pairs"), [(5, 15), (8, 120), (12, 300), (14, 700), (30, 400)]
+)
 def test_a_smaller_number_is_the_beginning_of_a_larger_one(n_features: int, n_pairs: int) -> None:
     large = spread_pairs(7, n_features, n_pairs)
     assert large.shape == (n_pairs, n_features)
@@ -19,10 +21,11 @@ def test_a_smaller_number_is_the_beginning_of_a_larger_one(n_features: int, n_pa
         np.testing.assert_array_equal(spread_pairs(7, n_features, few), large[:few])
 
 
-def test_all_pairs_come_in_the_end() -> None:
-    pairs = spread_pairs(0, 9, 2**8 - 1)
+@pytest.mark.parametrize("n_features", [4, 8, 9])
+def test_all_pairs_come_in_the_end(n_features: int) -> None:
+    pairs = spread_pairs(0, n_features, 2 ** (n_features - 1) - 1)
     found = set(keys(pairs)) | set(keys(~pairs))
-    assert found == set(keys(everything(9)[1:-1]))
+    assert found == set(keys(everything(n_features)[1:-1]))
 
 
 def test_single_features_come_first_then_halves_unlike_each_other() -> None:
