@@ -253,12 +253,7 @@ class Masker:
             return None
         plain = np.zeros(len(places) + 1, dtype=bool)
         if closes_up:
-            sound = [
-                is_plain(text)
-                and text[-1] not in cuts.never_after
-                and text[0] not in cuts.never_before
-                for text in texts
-            ]
+            sound = [is_plain(t) and cuts.before(t[0]) and cuts.after(t[-1]) for t in texts]
             for i in range(1, len(places)):
                 plain[i] = sound[i - 1] and sound[i] and self._gap(i, i + 1) == " "
         return Seams(self._tokenizer, cuts, texts, self._gap, plain)
