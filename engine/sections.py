@@ -216,8 +216,8 @@ class ExplainerConfig(BaseModel):
     target: Target = "log_odds"
     """What is explained of the label's log-probability; for guests `probability` by default."""
     sampling: Literal["pool", "own"] | None = None
-    """Coalitions of lime and kernel_shap: `pool` (the default) are shared by explainers, metrics and
-    later runs; `own` are the method's own, as the compat profiles always have them."""
+    """Coalitions of lime and kernel_shap: `pool` (the default) are shared by explainers, metrics
+    and later runs; `own` are the method's own, as the compat profiles always have them."""
     class_: str = Field(default="predicted", alias="class")
     """The label whose row is reported: `predicted`, `gold`, or a label's name."""
     seed: int | None = Field(default=None, ge=0)
