@@ -58,7 +58,8 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
             f"{type(model).__name__} scores a padded batch {gap:.2g} off a single sequence, so its "
             "results would depend on what is scored together; use another model"
         )
-    if prefixes_kept and supports_prefixes(model.config):
+    # a kept prefix was turned as a short row is, whatever it is continued with
+    if prefixes_kept and supports_prefixes(model.config) and not _batch_bound(model.config):
         fast = LabelScorer(model, reading, PrefixCache(model, prefixes_kept))
         if _gap(fast.score(probe, _LABELS, _PREFIX)[0], expected) <= tolerance:
             return fast, f"{reading}+prefix"
