@@ -70,8 +70,8 @@ class ModelConfig(_Section):
     revision: str | None = None
     """Git revision of a hub model."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the backend: `batch_tokens`, `prefix_cache`, `prepack` of transformers; the fake
-    models' weights, noise and others."""
+    """Options of the host: `admit_tokens`, `remember`; of transformers `batch_tokens`,
+    `prefix_cache`, `prepack`, `packing`; the fake models' weights, noise and others."""
 
     @model_validator(mode="after")
     def _backend_fits_path(self) -> ModelConfig:
