@@ -47,6 +47,7 @@ def explain_by_gradients(
         return
     usage = session.usage_of(task.label)
     usage.evaluations += answer.evaluations
+    usage.first += answer.evaluations
     usage.tokens += answer.tokens
     attribution = method.attribution(answer, label)
     session._report(task, space, attribution, label, float(answer.full[label]))

@@ -65,6 +65,7 @@ class Session:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, Usage] = field(default_factory=dict)
+    seen: dict[str, CoalitionPool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.key = example_key(self.example.fields)
@@ -281,9 +282,14 @@ class Session:
 
     def _use(self, consumer: str, space: Space | TextSpace, used: BoolCF, seconds: float) -> None:
         usage = self.usage_of(consumer)
-        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(used)
+        pool = self.answers.pool(self.key, space.key, space.n_features)
+        seen = self.seen.setdefault(space.key, CoalitionPool(space.n_features))
+        first = seen.missing(used)
+        seen.tell(first, np.zeros(len(first)))
+        usage.first += len(first)
+        usage.stored += int((pool.rows(first) < self.answers.stored(self.key, space.key)).sum())
         usage.evaluations += len(used)
-        usage.tokens += int(raw[:, -1].sum())
+        usage.tokens += int(pool.lookup(used)[:, -1].sum())
         usage.seconds += seconds
 
     def _identity(self) -> dict[str, Any]:

@@ -302,6 +302,8 @@ def _timings(
                     "example": session.example.id,
                     "consumer": consumer,
                     "evaluations_asked": usage.evaluations,
+                    "evaluations_first": usage.first,
+                    "evaluations_stored": usage.stored,
                     "evaluations_new": count,
                     "tokens_asked": usage.tokens,
                     "tokens_new": tokens,
