@@ -144,6 +144,12 @@ def bench_overhead(
     units: Annotated[
         int, typer.Option("--units", help="Units that go through Ray; 0 leaves that part out.")
     ] = 4000,
+    samples: Annotated[
+        int, typer.Option("--samples", help="Of each explainer, in this process.", min=2)
+    ] = 5000,
+    against: Annotated[
+        bool, typer.Option("--against-process", help="Also run a real model with Ray and without.")
+    ] = False,
     json_: JsonOption = None,
 ) -> None:
     """Measure what an evaluation and a unit cost outside the model, by the fake host."""
@@ -152,16 +158,44 @@ def bench_overhead(
         # as Ray has it for steps: linear algebra of small matrices is slower on several threads
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         from jobs.bench.overhead import run as measure
+        from jobs.bench.ray_overhead import ray_against_process
         from jobs.bench.ray_overhead import run as measure_ray
         from jobs.bench.workload import show_figures, write_json
 
         console = Console(soft_wrap=True)
-        figures = measure()
+        figures = measure(samples=samples)
         if units:
             figures |= measure_ray(units)
+        if against:
+            figures |= ray_against_process()
         show_figures(console, figures)
         if json_ is not None:
             write_json(figures, json_)
         return 0
+
+    raise typer.Exit(guarded(action))
+
+
+@bench_app.command("all")
+def bench_all(
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", help="Of the explainers; each library's default if not given."),
+    ] = None,
+    model: BenchModel = SMOLLM,
+    device: DeviceOption = "auto",
+    json_: JsonOption = None,
+) -> None:
+    """Run scoring, explainers and overhead, and say which figures are as they should be."""
+
+    def action() -> int:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from jobs.bench.everything import run as measure
+        from jobs.bench.workload import write_json
+
+        figures = measure(model, device, samples, Console())
+        if json_ is not None:
+            write_json(figures, json_)
+        return 1 if figures["failed"] else 0
 
     raise typer.Exit(guarded(action))

@@ -34,7 +34,8 @@ SURFACE: dict[str, list[str]] = {
     "bench estimators": [
         "--texts", "--words", "--seeds", "--model", "--data", "--field", "--device", "--json",
     ],
-    "bench overhead": ["--units", "--json"],
+    "bench overhead": ["--units", "--samples", "--against-process", "--json"],
+    "bench all": ["--samples", "--model", "--device", "--json"],
 }  # fmt: skip
 """Scripts and documents hang on these names: add to them, but take none away."""
 
