@@ -100,11 +100,13 @@ def run(
         most: Most prompts a text that the padded rungs and vLLM run; the rest is counted at their
             rate.
         device: As of a host.
-        threads: As of a host.
+        threads: As of a host; the physical cores if 0.
         vllm: Whether vLLM takes part where it is installed.
         console: Where tables are printed; None prints nothing.
     """
-    bench = _Bench(model, device, threads, most, vllm)
+    from jobs.stages import physical_cores
+
+    bench = _Bench(model, device, threads or physical_cores(), most, vllm)
     figures: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -137,8 +139,7 @@ class _Bench:
         from actors.loader import load_model, load_tokenizer_spec, resolve_model
         from engine.tokens import load_tokenizer
 
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         source = resolve_model(model)
         spec = load_tokenizer_spec(source)
         self.chat = spec.chat
