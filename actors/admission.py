@@ -69,13 +69,22 @@ class AdmissionQueue:
             ValueError: The task has no label, or a label without tokens.
             RuntimeError: The queue has been stopped.
         """
+        return self.submit(request).result()
+
+    def submit(self, request: pa.Table) -> Future[pa.Table]:
+        """Queue a table of `SCORE_REQUEST` and return its reply to come.
+
+        Raises:
+            ValueError: The task has no label, or a label without tokens.
+            RuntimeError: The queue has been stopped.
+        """
         pending = admit(request)
         with self._changed:
             if self._stopped:
                 raise RuntimeError("the host has been stopped; send the request to another host")
             self._waiting.append(pending)
             self._changed.notify()
-        return pending.future.result()
+        return pending.future
 
     def run(self, function: Callable[[], T]) -> Future[T]:
         """Call a function on the scorer's thread, between two requests' batches.

@@ -25,9 +25,11 @@ class HostSpec:
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Threads of the model's CPU work; 0 leaves the library's own choice.
-        options: Of the queue: `admit_tokens`. Of the backends: `batch_tokens`; of transformers
-            `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False: stock layers
-            on the CPU); of the fake models their own.
+        options: Of the queue: `admit_tokens`, and `remember`, the number of answers kept for
+            prompts that come again (0: none). Of the backends: `batch_tokens` of a padded batch; of
+            transformers `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False:
+            stock layers on the CPU), `packing` (False: padded batches); of the fake models their
+            own.
     """
 
     model: str

@@ -7,6 +7,7 @@ methods from a control thread, so that they answer while a long batch runs.
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from functools import partial
 
 import pyarrow as pa
@@ -70,9 +71,17 @@ class Host:
         Raises:
             RuntimeError: The host isn't loaded, or has been stopped.
         """
+        return self.submit(request).result()
+
+    def submit(self, request: pa.Table) -> Future[pa.Table]:
+        """Queue a request; the future holds what `score` returns.
+
+        Raises:
+            RuntimeError: The host isn't loaded, or has been stopped.
+        """
         if self._info is None:
             raise RuntimeError("load the host before asking it for scores")
-        return self._queue.score(request)
+        return self._queue.submit(request)
 
     def gradients(self, request: pa.Table) -> pa.Table:
         """Answer a request for gradients; as `score` does, between its batches.

@@ -8,8 +8,8 @@ layer computes queries, attention's output and the feed-forward part there alone
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from actors.label_reads import (
 )
 from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
+from actors.tree_mask import MaskedPiece
 from engine.packing import Piece, Trie, build_trie, piece_at, shared_prefix
 from engine.ragged import Ragged, concatenate
 
@@ -45,6 +46,15 @@ BLOCK = 32
 
 LONGER = 8
 """A batch whose common beginning is so much longer than a kept one gets a prefix of its own."""
+
+
+MASKED_PIECE = 512
+"""Nodes of a piece whose mask spans the whole of it. Not tuned."""
+
+Route = Literal["pruned", "whole", "masked"]
+"""How a piece goes through a model. `pruned`: tree attention, the last layer for the nodes that are
+read only. `whole`: tree attention in all layers alike (families that take for granted that a layer
+returns as many states as it was given). `masked`: the family's own attention under a mask."""
 
 
 class _Prefix(NamedTuple):
@@ -76,8 +86,7 @@ class PackedForward:
         prefixes: Most shared prefixes kept; 0 computes them with every batch.
         piece: Nodes of a piece.
         block: Queries of a block.
-        prune: Whether the last layer computes the nodes that are read only. Families whose model
-            takes for granted that a layer returns as many states as it was given need False.
+        route: How pieces go through the model.
     """
 
     def __init__(
@@ -87,13 +96,14 @@ class PackedForward:
         prefixes: int = 8,
         piece: int = PIECE,
         block: int = BLOCK,
-        prune: bool = True,
+        route: Route = "pruned",
     ) -> None:
         register()
         self._model = model
         self._reading = reading
         self._head = output_matrix(model)
-        self._last = last_layer(model) if prune else None
+        self.route = route
+        self._last = last_layer(model) if route == "pruned" else None
         self._most_prefixes = prefixes
         self._prefixes: list[_Prefix] = []  # the last used one is the last
         self.piece = piece
@@ -186,14 +196,16 @@ class PackedForward:
 
     def _state(
         self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64]
-    ) -> PieceState:
+    ) -> PieceState | MaskedPiece:
+        if self.route == "masked":
+            return MaskedPiece(piece, carried, self._model.device, self._model.dtype)
         return PieceState(piece, carried, reads, self._model.device, self._model.dtype)
 
     def _forward(
         self,
         trie: Trie,
         piece: Piece,
-        state: PieceState,
+        state: PieceState | MaskedPiece,
         reads: npt.NDArray[np.int64],
         plan: ReadPlan,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -202,15 +214,20 @@ class PackedForward:
         device = self._model.device
         nodes = slice(piece.start, piece.stop)
         at = torch.from_numpy(reads).to(device)
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": torch.from_numpy(trie.tokens[nodes].astype(np.int64))[None].to(device),
             "position_ids": torch.from_numpy(trie.positions[nodes].astype(np.int64))[None].to(
                 device
             ),
             "use_cache": False,
         }
-        pruning = nullcontext() if self._last is None else pruned(self._last, state, at)
-        with running(state), pruning:
+        with ExitStack() as stack:
+            if isinstance(state, MaskedPiece):
+                inputs |= {"attention_mask": state.mask, "past_key_values": state}
+            else:
+                stack.enter_context(running(state))
+                if self._last is not None:
+                    stack.enter_context(pruned(self._last, state, at))
             if self._reading == "gathered":
                 states = self._model.base_model(**inputs).last_hidden_state[0]
                 if self._last is None:
@@ -258,6 +275,9 @@ class PackedForward:
 
     @contextmanager
     def _attending(self) -> Iterator[None]:
+        if self.route == "masked":
+            yield
+            return
         config: Any = self._model.base_model.config
         before = config._attn_implementation
         config._attn_implementation = NAME

@@ -21,14 +21,13 @@ def make_differentiable(model: Any) -> int:
     product.
 
     Returns:
-        The number of 4-bit layers found; 0 where the model has none or bitsandbytes isn't there.
+        The number of 4-bit layers found.
     """
-    try:
-        import torch
-        from bitsandbytes import functional
-        from bitsandbytes.nn.modules import Linear4bit
-    except ImportError:
+    if not any(type(m).__module__.startswith("bitsandbytes") for m in model.modules()):
         return 0
+    import torch
+    from bitsandbytes import functional
+    from bitsandbytes.nn.modules import Linear4bit
 
     class Product(torch.autograd.Function):
         """The kernel's product with its derivative by `x`."""

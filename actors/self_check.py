@@ -12,7 +12,8 @@ from actors.backend import BackendOutOfMemoryError, SequenceBatch
 from actors.batching import ScoreSequence
 from actors.label_reads import Reading, output_matrix
 from actors.label_scorer import LabelScorer
-from actors.packed_forward import GPU_PIECE, PIECE, PackedForward
+from actors.loader import model_window
+from actors.packed_forward import GPU_PIECE, MASKED_PIECE, PIECE, PackedForward, Route
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.prepacked import prepack
 from engine.errors import ModelError
@@ -57,7 +58,8 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
             f"{type(model).__name__} scores a padded batch {gap:.2g} off a single sequence, so its "
             "results would depend on what is scored together; use another model"
         )
-    if prefixes_kept and supports_prefixes(model.config):
+    # a kept prefix was turned as a short row is, whatever it is continued with
+    if prefixes_kept and supports_prefixes(model.config) and not _batch_bound(model.config):
         fast = LabelScorer(model, reading, PrefixCache(model, prefixes_kept))
         if _gap(fast.score(probe, _LABELS, _PREFIX)[0], expected) <= tolerance:
             return fast, f"{reading}+prefix"
@@ -92,9 +94,9 @@ def packing_checked(
 
     The probe is a trie of several levels of branches cut into several pieces. Families whose states
     aren't functions of the tokens before alone (recurrent ones that mix across a row, bidirectional
-    ones), or whose attention transformers doesn't let be replaced, differ there or fail. A sliding
-    window is made to bind by a probe that is longer; where that would take too long, only prompts
-    inside the window are packed.
+    ones), or whose attention can be given neither a function nor a mask, differ there or fail. A
+    sliding window is made to bind by a probe that is longer; where that would take too long, only
+    prompts inside the window are packed.
 
     Returns:
         The scorer, and how many tokens of a prompt with its label may be packed (None: any number),
@@ -106,7 +108,8 @@ def packing_checked(
         return None
     window, bound = _sliding_window(model.config), _batch_bound(model.config)
     longest = _LONG_PROBE if model.device.type == "cpu" else 8 * _LONG_PROBE
-    binds = window is not None and window + 8 + len(_LABELS) <= min(longest, bound or longest)
+    longest = min(longest, bound or longest, model_window(model.config) or longest)
+    binds = window is not None and window + 8 + max(map(len, _LABELS)) <= longest
     bounds = [bound, None if binds else window]
     probes = [_tree_probe(vocabulary_size(model))]
     if binds:
@@ -117,18 +120,24 @@ def packing_checked(
     batches = [SequenceBatch(Ragged.of([row.ids for row in probe]), None) for probe in probes]
     piece = PIECE if model.device.type == "cpu" else GPU_PIECE
     tolerance = _tolerance(model)
-    for prune in (True, False):
+    routes: tuple[Route, ...] = ("pruned", "whole", "masked")
+    for route in routes:
         try:
-            packed = PackedForward(model, reading, max(prefixes_kept, 1), 24, 5, prune)
+            packed = PackedForward(model, reading, max(prefixes_kept, 1), 24, 5, route)
             gaps = [
                 _gap(packed.score(batch, _LABELS).log_probs, scores)
                 for batch, scores in zip(batches, expected, strict=True)
             ]
         except _NOT_BUILT_ALIKE:
             continue
-        if all(gap <= tolerance for gap in gaps):
-            checked = PackedForward(model, reading, prefixes_kept, piece=piece, prune=prune)
-            return checked, min((b for b in bounds if b), default=None)
+        if not all(gap <= tolerance for gap in gaps):
+            continue
+        if route == "masked":
+            piece = MASKED_PIECE
+            if not _wide_gap(model, reading) <= tolerance:
+                return None
+        checked = PackedForward(model, reading, prefixes_kept, piece=piece, route=route)
+        return checked, min((b for b in bounds if b), default=None)
     return None
 
 
@@ -177,6 +186,31 @@ def _tree_probe(vocabulary: int) -> list[ScoreSequence]:
     rows += [(*stem, *spread[24:32]), (*stem, *spread[24:28], *spread[33:36])]
     rows.append(rows[0][:-2])
     return [ScoreSequence(tuple(row)) for row in rows]
+
+
+def _wide_gap(model: PreTrainedModel, reading: Reading) -> float:
+    """Return the gap of a trie with many short branches in one full piece.
+
+    Attention of a family's own may count its windows by a key's place in the row instead of by
+    position (GPT-Neo does); that shows only where there are more places than the window has.
+    """
+    import torch
+
+    vocabulary = vocabulary_size(model)
+    stem = [(7919 * i + 13) % vocabulary for i in range(_PREFIX)]
+    rows = [
+        ScoreSequence((*stem, *((7919 * (5 * branch + i) + 29) % vocabulary for i in range(5))))
+        for branch in range(MASKED_PIECE // 5)
+    ]
+    some = [0, len(rows) // 2, len(rows) - 1]
+    with torch.inference_mode():
+        expected = np.array([_plain(model, rows[i]) for i in some])
+    packed = PackedForward(model, reading, 1, MASKED_PIECE, route="masked")
+    try:
+        found = packed.score(SequenceBatch(Ragged.of([row.ids for row in rows]), None), _LABELS)
+    except _NOT_BUILT_ALIKE:
+        return float("inf")
+    return _gap(found.log_probs[some], expected)
 
 
 def _long_probe(vocabulary: int, length: int) -> list[ScoreSequence]:

@@ -29,6 +29,8 @@ MEASURES = {
     "standalone_seconds": "standalone_seconds",
     "step_seconds": "step_seconds",
     "evaluations_asked": "evaluations_asked",
+    "evaluations_first": "evaluations_first",
+    "evaluations_stored": "evaluations_stored",
     "evaluations_new": "evaluations_new",
     "tokens_asked": "tokens_asked",
     "tokens_new": "tokens_new",
@@ -41,7 +43,9 @@ def cost_table(run: RunTables) -> pl.DataFrame:
 
     `marginal_seconds` is a consumer's share of the host's time, `standalone_seconds` what it had
     taken alone; both without `step_seconds`. `sharing_rate` is 1 − evaluations_new /
-    evaluations_asked: what others had asked already, or the store had. In rows of `all`
+    evaluations_asked: what others had used already
+    (`shared_across_explainers`), the store had (`shared_across_runs`), or had the prompt of
+    another one of its round (`shared_in_round`). In rows of `all`
     the measures of an example are added up.
     """
     by_example = [*FACTORS, "example"]
@@ -77,4 +81,11 @@ def _rows(part: pl.DataFrame, columns: dict[str, FloatN], key: tuple[str, ...]) 
         total = float(values.sum()) if np.isfinite(values).all() else None
         yield measure(f"total_{metric}", Estimate(total, len(values)))
     new, asked = columns["evaluations_new"], columns["evaluations_asked"]
-    yield measure("sharing_rate", ratio(asked - new, asked, codes, key))
+    first, stored = columns["evaluations_first"], columns["evaluations_stored"]
+    for name, hits in (
+        ("sharing_rate", asked - new),
+        ("shared_across_explainers", asked - first),
+        ("shared_across_runs", stored),
+        ("shared_in_round", first - stored - new),
+    ):
+        yield measure(name, ratio(hits, asked, codes, key))

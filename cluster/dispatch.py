@@ -27,6 +27,10 @@ AHEAD = 3
 """Units a host that are in a step or wait for a host. More would only make all of them late: a
 crash loses what is open."""
 FLUSH_BYTES = 16 << 20
+BUNDLE_TOKENS = 8192
+"""Small units go through steps and hosts together, as many as ask for about so many tokens: a call
+through Ray costs milliseconds, whatever it carries."""
+LARGEST_BUNDLE = 64
 STALL_SECONDS = 300.0
 """After so long without any event, the hosts are asked whether they live."""
 
@@ -51,9 +55,10 @@ class Remotes(NamedTuple):
     """The remote functions, which `jobs.stages` defines.
 
     Attributes:
-        step: (context, unit, attempt, numerics, *rounds) -> header, body, lookups.
+        step: (context, units, attempt, numerics, *rounds) -> header, body, lookups; body and
+            lookups have an entry a unit.
         give_up: (context, unit, attempt, code, message) -> header, body, lookups.
-        write: (run folder, stem, store folders, *results) -> Written.
+        write: (run folder, stem, store folders, *bodies) -> Written.
     """
 
     step: Any
@@ -69,10 +74,14 @@ class Progress(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class UnitState:
-    """An open unit."""
+class Bundle:
+    """Open units of one pair that go through steps and hosts together.
 
-    unit: Unit
+    A bundle that fails is taken apart, and its units are tried again one by one: what is wrong with
+    one of them must not be held against the others.
+    """
+
+    units: list[Unit]
     context: Any
     store: str
     attempt: int = 1
@@ -124,11 +133,12 @@ class Dispatcher:
         self._progress = progress
         self._cpus = cpus
         self._pending: dict[Any, tuple[Callable[[Any, Any], None], Any]] = {}
-        self._ready: deque[UnitState] = deque()  # a request waits for a host
-        self._suspects: deque[UnitState] = deque()  # was in flight when a host died: runs alone
+        self._ready: deque[Bundle] = deque()  # a request waits for a host
+        self._suspects: deque[Bundle] = deque()  # was in flight when a host died: runs alone
         self._alone: set[str] = set()  # names of the hosts that serve a suspect
         self._open = 0
-        self._results: list[tuple[UnitState, Any]] = []
+        self._tokens_per_unit = float(BUNDLE_TOKENS)
+        self._results: list[tuple[Bundle, Any]] = []
         self._result_bytes = 0
         self._first_result = 0.0
         self._writes = 0
@@ -145,7 +155,7 @@ class Dispatcher:
         last_event = time.monotonic()
         while waiting or self._pending or self._ready or self._suspects or self._results:
             while waiting and self._has_room():
-                self._start(waiting.popleft())
+                self._start(self._next(waiting))
             self._feed()
             self._flush(force=not self._open and not waiting)
             done, _ = (
@@ -172,19 +182,32 @@ class Dispatcher:
         enough = AHEAD * len(hosts)
         return before_host < (max(enough, 2 * int(self._cpus)) if starving else enough)
 
-    def _start(self, unit: Unit) -> None:
-        context, store = self._contexts[unit.pair]
-        self._open += 1
-        self._step(UnitState(unit, context, store))
+    def _next(self, waiting: deque[Unit]) -> list[Unit]:
+        """Take the next units of one pair, as many as make a bundle."""
+        size = min(max(int(BUNDLE_TOKENS / self._tokens_per_unit), 1), LARGEST_BUNDLE)
+        taken = [waiting.popleft()]
+        while waiting and len(taken) < size and waiting[0].pair == taken[0].pair:
+            taken.append(waiting.popleft())
+        return taken
 
-    def _step(self, state: UnitState) -> None:
+    def _start(self, units: list[Unit]) -> None:
+        context, store = self._contexts[units[0].pair]
+        self._open += 1
+        self._step(Bundle(units, context, store))
+
+    def _apart(self, state: Bundle, attempt: int) -> list[Bundle]:
+        """Return the units of a bundle as bundles of their own, to be tried from the start."""
+        self._open += len(state.units) - 1
+        return [Bundle([unit], state.context, state.store, attempt) for unit in state.units]
+
+    def _step(self, state: Bundle) -> None:
         header, body, lookups = self._remotes.step.remote(
-            state.context, state.unit, state.attempt, self._fleet.info.numerics, *state.rounds
+            state.context, state.units, state.attempt, self._fleet.info.numerics, *state.rounds
         )
         state.request, state.lookups = body, lookups
         self._pending[header] = (self._stepped, state)
 
-    def _stepped(self, ref: Any, state: UnitState) -> None:
+    def _stepped(self, ref: Any, state: Bundle) -> None:
         header = self._get(ref, state)
         if header is None:
             return
@@ -192,9 +215,11 @@ class Dispatcher:
             self._finish(state, header.nbytes)
             return
         state.tokens, state.sequences = header.tokens, header.sequences
+        if not state.rounds:
+            self._tokens_per_unit = max(header.tokens / len(state.units), 1.0)
         (self._suspects if state.attempt > 1 else self._ready).append(state)
 
-    def _finish(self, state: UnitState, nbytes: int) -> None:
+    def _finish(self, state: Bundle, nbytes: int) -> None:
         self._open -= 1
         if not self._results:
             self._first_result = time.monotonic()
@@ -220,7 +245,7 @@ class Dispatcher:
                 break
             self._score(self._ready.popleft(), host)
 
-    def _score(self, state: UnitState, host: HostHandle) -> None:
+    def _score(self, state: Bundle, host: HostHandle) -> None:
         state.host = host
         host.in_flight += 1
         host.tokens += state.tokens
@@ -229,7 +254,7 @@ class Dispatcher:
         )
         self._pending[ack] = (self._scored, (state, reply))
 
-    def _scored(self, ref: Any, entry: tuple[UnitState, Any]) -> None:
+    def _scored(self, ref: Any, entry: tuple[Bundle, Any]) -> None:
         state, reply = entry
         host = state.host
         assert host is not None
@@ -246,16 +271,19 @@ class Dispatcher:
         state.rounds += [state.lookups, reply]
         self._step(state)
 
-    def _score_failed(self, error: Exception, state: UnitState, host: HostHandle) -> None:
+    def _score_failed(self, error: Exception, state: Bundle, host: HostHandle) -> None:
         fault = classify(error)
         if fault.kind is FaultKind.LOST:
             self._lose(host, state, fault.message)
         elif fault.kind is FaultKind.ABORT:
             raise RayxaiError(f"Ray can't go on: {fault.message}")
+        elif len(state.units) > 1:
+            for alone in self._apart(state, state.attempt):
+                self._step(alone)
         else:
             self._give_up(state, "host_error", fault.message)
 
-    def _lose(self, host: HostHandle, state: UnitState, message: str) -> None:
+    def _lose(self, host: HostHandle, state: Bundle, message: str) -> None:
         """A host died: start another, and run all that was in flight there again."""
         lost = [state]
         for ref, (_, entry) in list(self._pending.items()):
@@ -268,28 +296,31 @@ class Dispatcher:
         for other in lost:
             other.attempt += 1
             other.host = None
-            if other.attempt > self._attempts:
+            if len(other.units) > 1:
+                for alone in self._apart(other, other.attempt):
+                    self._step(alone)
+            elif other.attempt > self._attempts:
                 self._give_up(
                     other, "host_lost", f"its host died {self._attempts} times: {message}"
                 )
             else:
                 self._suspects.append(other)
 
-    def _give_up(self, state: UnitState, code: str, message: str) -> None:
+    def _give_up(self, state: Bundle, code: str, message: str) -> None:
         header, body, _ = self._remotes.give_up.remote(
-            state.context, state.unit, state.attempt, code, message
+            state.context, state.units[0], state.attempt, code, message
         )
         state.request = body
         self._pending[header] = (self._given_up, state)
 
-    def _given_up(self, ref: Any, state: UnitState) -> None:
+    def _given_up(self, ref: Any, state: Bundle) -> None:
         try:
             header = ray.get(ref)
         except ray.exceptions.RayError as error:
-            raise RayxaiError(f"unit {state.unit.id}: {classify(error).message}") from None
+            raise RayxaiError(f"unit {state.units[0].id}: {classify(error).message}") from None
         self._finish(state, header.nbytes)
 
-    def _get(self, ref: Any, state: UnitState) -> Any:
+    def _get(self, ref: Any, state: Bundle) -> Any:
         try:
             return ray.get(ref)
         except ray.exceptions.RayError as error:
@@ -297,7 +328,10 @@ class Dispatcher:
             state.attempt += 1
             if fault.kind is FaultKind.ABORT:
                 raise RayxaiError(f"Ray can't go on: {fault.message}") from None
-            if fault.kind is FaultKind.LOST and state.attempt <= self._attempts:
+            if len(state.units) > 1:
+                for alone in self._apart(state, state.attempt):
+                    self._step(alone)
+            elif fault.kind is FaultKind.LOST and state.attempt <= self._attempts:
                 # Replies lost with their node are asked for again from the start.
                 state.rounds = []
                 self._step(state)
@@ -314,13 +348,13 @@ class Dispatcher:
         results, self._results, self._result_bytes = self._results, [], 0
         self._writes += 1
         stem = f"{self._log.driver}-{self._writes:06d}"
-        stores = [state.store for state, _ in results]
+        stores = [state.store for state, _ in results]  # one a body
         ref = self._remotes.write.remote(
             self._run_dir, stem, stores, *[body for _, body in results]
         )
         self._pending[ref] = (self._written, results)
 
-    def _written(self, ref: Any, results: list[tuple[UnitState, Any]]) -> None:
+    def _written(self, ref: Any, results: list[tuple[Bundle, Any]]) -> None:
         try:
             written: Written = ray.get(ref)
         except ray.exceptions.RayError as error:
@@ -334,7 +368,7 @@ class Dispatcher:
             self._store_logs(folder).append(commits)
         self._log.append(written.commits)
         self._fleet.forgive()
-        self._progress.update(len(results), 0)
+        self._progress.update(sum(len(state.units) for state, _ in results), 0)
 
     def _look_after_hosts(self) -> None:
         for host in self._fleet.hosts:
@@ -351,7 +385,7 @@ class Dispatcher:
                     self._drop(entry[0])
                     self._lose(host, entry[0], "it stopped answering")
 
-    def _drop(self, state: UnitState) -> None:
+    def _drop(self, state: Bundle) -> None:
         for ref, (_, entry) in list(self._pending.items()):
             if isinstance(entry, tuple) and entry[0] is state:
                 del self._pending[ref]

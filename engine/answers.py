@@ -132,12 +132,14 @@ class Answers:
         errors: By (example key, space key, coalition).
         gradients: Answers about gradients.
         lookups: Of the rounds, in order (`LOOKUPS`).
+        from_store: How many of a pool's first coalitions came from the store.
     """
 
     pools: dict[tuple[str, str], CoalitionPool] = field(default_factory=dict)
     errors: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
     lookups: list[pa.Table] = field(default_factory=list)
     gradients: Gradients = field(default_factory=Gradients)
+    from_store: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""
@@ -164,7 +166,13 @@ class Answers:
         ):
             count, n_features = coalitions.shape
             values = np.column_stack([log_probs.reshape(count, -1), log_z, tokens])
-            self.pool(*name, n_features).tell(coalitions, values)
+            pool = self.pool(*name, n_features)
+            pool.tell(coalitions, values)
+            self.from_store[name] = len(pool)
+
+    def stored(self, example: str, space: str) -> int:
+        """Return how many of a pool's first coalitions came from the store."""
+        return self.from_store.get((example, space), 0)
 
     def add_round(self, lookups: pa.Table, reply: pa.Table) -> None:
         """Add the answers of one request."""

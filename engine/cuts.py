@@ -36,7 +36,7 @@ ANCHOR = "a"
 of a text."""
 
 _CANDIDATE = re.compile(r"(?<=\S)(?= +\S)")
-_SPACES = " ▁Ġ"
+_SPACES = " ▁Ġ"  # as texts, sentence pieces and byte-level vocabularies write them
 _LOCAL_NORMALIZERS = frozenset(
     [
         "NFC",
@@ -92,16 +92,23 @@ class Cuts:
     never_after: frozenset[str] = frozenset()
     never_before: frozenset[str] = frozenset()
 
+    def after(self, character: str) -> bool:
+        """Whether there may be a cut after a character."""
+        return _visible(character) and character not in self.never_after
+
+    def before(self, character: str) -> bool:
+        """Whether there may be a cut before spaces and a character."""
+        return _visible(character) and character not in self.never_before
+
     def find(self, text: str) -> Iterator[int]:
         """Yield the places where `text` may be cut, in order."""
         for match in _CANDIDATE.finditer(text):
             place = match.start()
-            left = text[place - 1]
-            if left not in self.never_after and _visible(left):
+            if self.after(text[place - 1]):
                 right = place + 1
                 while text[right] == " ":
                     right += 1
-                if text[right] not in self.never_before and _visible(text[right]):
+                if self.before(text[right]):
                     yield place
 
 
@@ -140,8 +147,8 @@ def _cuts_of_json(tokenizer: JsonTokenizer, add_special_tokens: bool) -> Cuts | 
 
 @lru_cache(maxsize=4096)
 def _visible(character: str) -> bool:
-    """Whether it is a letter, a number, a mark of punctuation or a symbol."""
-    return unicodedata.category(character)[0] in "LNPS"
+    """Whether it is a letter, a number, punctuation or a symbol, and stands for itself."""
+    return unicodedata.category(character)[0] in "LNPS" and character not in _SPACES
 
 
 def _is_local(content: Mapping[str, Any]) -> bool:

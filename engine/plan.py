@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -263,29 +262,16 @@ def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
         )
         for e in config.explainers
     ]
-    given = [e.sampling for e in config.explainers]
+    # from one pool unless told otherwise: explainers, metrics and later runs then share coalitions
+    given = [e.sampling or ("own" if e.compat else "pool") for e in config.explainers]
     return tuple(
-        replace(task, params={**task.params, "sampling": choice or _sampling(task, tasks, given)})
-        if _samples(task)
-        else task
-        for task, choice in zip(tasks, given, strict=True)
+        replace(task, params={**task.params, "sampling": sampling}) if _samples(task) else task
+        for task, sampling in zip(tasks, given, strict=True)
     )
 
 
 def _samples(task: ExplainerTask) -> bool:
     return not is_guest(task.name) and "sampling" in explainer_parameters(task.name)
-
-
-def _sampling(task: ExplainerTask, tasks: Sequence[ExplainerTask], given: Sequence[Any]) -> str:
-    """Return `pool` where the task shares its space with another that can be estimated from it."""
-    sharing = [
-        other
-        for other, choice in zip(tasks, given, strict=True)
-        if other.space == task.space and not other.compat and choice != "own"
-        # any pool has what occlusion needs; the others draw by their seed
-        if other.name == "occlusion" or (_samples(other) and other.seed == task.seed)
-    ]
-    return "pool" if len(sharing) > 1 and not task.compat else "own"
 
 
 def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:

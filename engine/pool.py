@@ -139,6 +139,10 @@ class CoalitionPool:
             raise KeyError(f"the coalition of the features {unknown} has no value yet")
         return self.values[rows]
 
+    def rows(self, coalitions: BoolCF) -> npt.NDArray[np.int64]:
+        """Return where each coalition stands in the order of arrival [C], −1 where it does not."""
+        return self._find(marks(coalitions))
+
     def map(self, transform: Callable[[FloatCL], FloatCL]) -> CoalitionPool:
         """Return a pool of the same coalitions with transformed values [C, L] -> [C, L']."""
         mapped = CoalitionPool(self.n_features)

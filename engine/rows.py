@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.explainers.gradients import status_of
 from engine.spaces import Space
 from engine.types import Attribution, Example, FloatCL, FloatL
 
@@ -87,11 +88,5 @@ def attribution_row(
         "residual": of_label(attribution.residual),
         "r2": of_label(attribution.r2),
         "diagnostics": json.dumps(dict(attribution.diagnostics), sort_keys=True),
-        "status": _status(attribution),
+        "status": status_of(attribution),
     }
-
-
-def _status(attribution: Attribution) -> str:
-    if not attribution.values.shape[1]:
-        return "no_features"
-    return "ok" if attribution.diagnostics.get("converged", True) else "not_converged"

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from engine.ragged import Ragged
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a column changes its meaning; readers refuse another version."""
 
 FACTORS = ("data", "model", "precision", "adapter", "prompt")
@@ -130,7 +130,11 @@ TIMINGS = pa.schema(
             "consumer", pa.string(), nullable=False
         ),  # explainer id, `prediction`, `metrics:ID`
         pa.field("evaluations_asked", pa.int32(), nullable=False),
-        pa.field("evaluations_new", pa.int32(), nullable=False),  # neither shared nor in the store
+        pa.field(
+            "evaluations_first", pa.int32(), nullable=False
+        ),  # of these, not used by a consumer before this one
+        pa.field("evaluations_stored", pa.int32(), nullable=False),  # of the first, from the store
+        pa.field("evaluations_new", pa.int32(), nullable=False),  # brought a prompt to a host
         pa.field("tokens_asked", pa.int64(), nullable=False),
         pa.field("tokens_new", pa.int64(), nullable=False),
         pa.field(

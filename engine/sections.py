@@ -70,8 +70,8 @@ class ModelConfig(_Section):
     revision: str | None = None
     """Git revision of a hub model."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the backend: `batch_tokens`, `prefix_cache`, `prepack` of transformers; the fake
-    models' weights, noise and others."""
+    """Options of the host: `admit_tokens`, `remember`; of transformers `batch_tokens`,
+    `prefix_cache`, `prepack`, `packing`; the fake models' weights, noise and others."""
 
     @model_validator(mode="after")
     def _backend_fits_path(self) -> ModelConfig:
@@ -216,8 +216,8 @@ class ExplainerConfig(BaseModel):
     target: Target = "log_odds"
     """What is explained of the label's log-probability; for guests `probability` by default."""
     sampling: Literal["pool", "own"] | None = None
-    """Coalitions of lime and kernel_shap: `pool` are shared by features, operator and seed, `own`
-    the method's own. By default `pool` where two explainers share, occlusion counted."""
+    """Coalitions of lime and kernel_shap: `pool` (the default) are shared by explainers, metrics
+    and later runs; `own` are the method's own, as the compat profiles always have them."""
     class_: str = Field(default="predicted", alias="class")
     """The label whose row is reported: `predicted`, `gold`, or a label's name."""
     seed: int | None = Field(default=None, ge=0)

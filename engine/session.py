@@ -18,10 +18,10 @@ from engine.answers import Answers, space_key
 from engine.context import ExplainerTask, StepContext
 from engine.data import example_key
 from engine.errors import ExampleError
-from engine.explainers import GradientMethod, build, build_method, parameters
-from engine.explainers.gradients import nothing_to_explain
+from engine.explainers import GradientMethod, build, build_method
 from engine.features import LIME_SPLIT, split_features
-from engine.gradients import GradientAsk, gradient_key
+from engine.gradient_session import explain_by_gradients
+from engine.gradients import GradientAsk
 from engine.guests.names import is_guest
 from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
@@ -65,20 +65,13 @@ class Session:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, Usage] = field(default_factory=dict)
+    seen: dict[str, CoalitionPool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.key = example_key(self.example.fields)
 
-    @property
-    def asking(self) -> bool:
-        """Whether something is missing."""
-        return bool(self.asks or self.gradient_asks)
-
     def run(self) -> list[Ask]:
-        """Replay the example; return the coalitions that are missing.
-
-        Nothing is missing, gradients neither, if all its rows are there.
-        """
+        """Replay the example; return what is missing, nothing if all its rows are there."""
         with self._guard("score", None):
             space = self._space("", (), Operator("delete"), "text")
             known = self._need(PREDICTION, space, space.full)
@@ -102,12 +95,9 @@ class Session:
             explain_guest(self, task, raw)
             return
         space = self._space_of(task)
-        params = dict(task.params)
-        if "seed" in parameters(task.name):
-            params["seed"] = self._seed(task, space)
-        explainer = build_method(task.name, **params)
+        explainer = build_method(task.name, **{**task.params, "seed": self._seed(task, space)})
         if isinstance(explainer, GradientMethod):
-            self._explain_by_gradients(task, explainer, space, raw)
+            explain_by_gradients(self, task, explainer, space, raw)
             return
         pool = self._pool(space, lambda v: self._value(v, task))
         missing = explainer.ask(pool)
@@ -121,50 +111,17 @@ class Session:
             full = self._need(task.label, space, space.full)
             if full is not None:
                 value = float(self._value(full.lookup(space.full), task)[0, label])
-                self._attribution_row(task, space, attribution, label, value)
-                with self._guard("metric", task.label):
-                    self._measure(task, space, attribution, label)
+                self._report(task, space, attribution, label, value)
 
-    def _explain_by_gradients(
-        self, task: ExplainerTask, method: GradientMethod, space: Space, raw: FloatCL | None
+    def _report(
+        self,
+        task: ExplainerTask,
+        space: Space,
+        attribution: Attribution,
+        label: int,
+        full_value: float,
     ) -> None:
-        answer = None
-        if space.n_features:
-            key = gradient_key(self.key, task.label)
-            error = self.answers.gradients.error(key)
-            if error is not None:
-                raise ExampleError("no_gradients", error)
-            answer = self.answers.gradients.get(key)
-            if answer is None:
-                shift = None if self.calibration is None else self.calibration.tolist()
-                masker, tokenizer = space.masker, self.tokenizer
-                normaliser = self.context.normaliser
-                self.gradient_asks.append(
-                    method.ask(
-                        key,
-                        masker.ids,
-                        masker.positions,
-                        tokenizer,
-                        task.target,
-                        normaliser,
-                        shift,
-                    )
-                )
-                return
-        if raw is None:
-            return
-        label = self._class(task, raw)
-        if answer is None:
-            value = self._value(raw[None], task)[0]
-            attribution = nothing_to_explain(value)
-            full = float(value[label])
-        else:
-            attribution = method.attribution(answer, label)
-            full = float(answer.full[label])
-            usage = self.usage.setdefault(task.label, Usage())
-            usage.evaluations += answer.evaluations
-            usage.tokens += answer.tokens
-        self._attribution_row(task, space, attribution, label, full)
+        self._attribution_row(task, space, attribution, label, full_value)
         with self._guard("metric", task.label):
             self._measure(task, space, attribution, label)
 
@@ -319,11 +276,20 @@ class Session:
         masked = space.masker.apply(coalitions)
         self.asks.append(Ask(consumer, space, coalitions, masked))
 
+    def usage_of(self, consumer: str) -> Usage:
+        """Return what a consumer used so far, to be added to."""
+        return self.usage.setdefault(consumer, Usage())
+
     def _use(self, consumer: str, space: Space | TextSpace, used: BoolCF, seconds: float) -> None:
-        usage = self.usage.setdefault(consumer, Usage())
-        raw = self.answers.pool(self.key, space.key, space.n_features).lookup(used)
+        usage = self.usage_of(consumer)
+        pool = self.answers.pool(self.key, space.key, space.n_features)
+        seen = self.seen.setdefault(space.key, CoalitionPool(space.n_features))
+        first = seen.missing(used)
+        seen.tell(first, np.zeros(len(first)))
+        usage.first += len(first)
+        usage.stored += int((pool.rows(first) < self.answers.stored(self.key, space.key)).sum())
         usage.evaluations += len(used)
-        usage.tokens += int(raw[:, -1].sum())
+        usage.tokens += int(pool.lookup(used)[:, -1].sum())
         usage.seconds += seconds
 
     def _identity(self) -> dict[str, Any]:

@@ -42,8 +42,18 @@ class Ask:
 
 @dataclass(slots=True)
 class Usage:
-    """What one consumer used of an example's evaluations, and its own time in seconds."""
+    """What one consumer used of an example's evaluations.
+
+    Attributes:
+        evaluations: What it used.
+        first: Of these, what no consumer before it had used.
+        stored: Of the first, what the store had.
+        tokens: Tokens of what it used.
+        seconds: Its own time.
+    """
 
     evaluations: int = 0
+    first: int = 0
+    stored: int = 0
     tokens: int = 0
     seconds: float = 0.0

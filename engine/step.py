@@ -95,11 +95,11 @@ def step(
         message = f"content-free text of the calibration: {broken[0]['message']}"
         return StepOutput(None, None, failed_unit(context, unit, attempt, "calibration", message))
     calibration = _calibration(blanks)
-    asking = [s for s in blanks if s.asking]
+    asking = [s for s in blanks if s.asks]
     replayed: list[Session] = []
     if not asking:
         replayed = sessions(unit.examples, context, tokenizer, answers, calibration)
-        asking = [s for s in replayed if s.asking]
+        asking = [s for s in replayed if s.asks or s.gradient_asks]
     if asking:
         request, lookups = _request(context, asking)
         asks = [ask for session in asking for ask in session.gradient_asks]
@@ -302,6 +302,8 @@ def _timings(
                     "example": session.example.id,
                     "consumer": consumer,
                     "evaluations_asked": usage.evaluations,
+                    "evaluations_first": usage.first,
+                    "evaluations_stored": usage.stored,
                     "evaluations_new": count,
                     "tokens_asked": usage.tokens,
                     "tokens_new": tokens,

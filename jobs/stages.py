@@ -18,19 +18,25 @@ from engine.exchange import HostReply, HostRequest
 from engine.step import Round, StepOutput, failed_unit, step
 from engine.store import UnitResult, write_evaluations, write_units
 
-StepReturn = tuple[StepHeader, HostRequest | UnitResult, pa.Table | None]
+Body = Sequence[HostRequest | None] | Sequence[UnitResult]
+"""Of a bundle's units: what each asks a host, or all results."""
+StepReturn = tuple[StepHeader, Body, Sequence[pa.Table | None]]
 
 
 @ray.remote(num_cpus=STEP_CPUS, num_returns=3, max_retries=3)
 def step_task(
-    context: StepContext, unit: Unit, attempt: int, numerics: str, *answered: Any
+    context: StepContext, units: Sequence[Unit], attempt: int, numerics: str, *answered: Any
 ) -> StepReturn:
-    """Run `engine.step.step`; `answered` alternates lookups and a `HostReply`."""
-    rounds = [
-        Round(lookups, reply.scores, reply.gradients)
-        for lookups, reply in zip(answered[::2], answered[1::2], strict=True)
-    ]
-    return _returned(step(context, unit, attempt, numerics, rounds))
+    """Run `engine.step.step` on each unit; `answered` alternates lookups and replies by unit."""
+    outputs = []
+    for number, unit in enumerate(units):
+        rounds = [
+            Round(lookups[number], replies[number].scores, replies[number].gradients)
+            for lookups, replies in zip(answered[::2], answered[1::2], strict=True)
+            if replies[number] is not None
+        ]
+        outputs.append(step(context, unit, attempt, numerics, rounds))
+    return _returned(outputs)
 
 
 @ray.remote(num_cpus=STEP_CPUS, num_returns=3, max_retries=3)
@@ -38,27 +44,41 @@ def give_up_task(
     context: StepContext, unit: Unit, attempt: int, code: str, message: str
 ) -> StepReturn:
     """Return the failures of a unit that can't be finished."""
-    return _returned(StepOutput(None, None, failed_unit(context, unit, attempt, code, message)))
+    return _returned([StepOutput(None, None, failed_unit(context, unit, attempt, code, message))])
 
 
-def _returned(output: StepOutput) -> StepReturn:
-    if output.result is not None:
-        return StepHeader(True, 0, 0, output.result.nbytes), output.result, None
-    assert output.request is not None
-    request = HostRequest(output.request, output.gradients)
-    header = StepHeader(False, request.sequences, request.tokens, request.nbytes)
-    return header, request, output.lookups
+def _returned(outputs: Sequence[StepOutput]) -> StepReturn:
+    """Return the results once all units have theirs; a unit that is done early is replayed."""
+    results = [output.result for output in outputs if output.result is not None]
+    if len(results) == len(outputs):
+        return StepHeader(True, 0, 0, sum(r.nbytes for r in results)), results, []
+    requests = [
+        None if output.request is None else HostRequest(output.request, output.gradients)
+        for output in outputs
+    ]
+    asked = [request for request in requests if request is not None]
+    header = StepHeader(
+        False,
+        sum(request.sequences for request in asked),
+        sum(request.tokens for request in asked),
+        sum(request.nbytes for request in asked),
+    )
+    return header, requests, [output.lookups for output in outputs]
 
 
 @ray.remote(num_cpus=WRITE_CPUS, max_retries=3)
-def write_task(run_dir: str, stem: str, stores: Sequence[str], *results: UnitResult) -> Written:
+def write_task(
+    run_dir: str, stem: str, stores: Sequence[str], *bodies: Sequence[UnitResult]
+) -> Written:
     """Write results and new evaluations; nothing is visible before the driver commits it."""
+    results = [result for body in bodies for result in body]
+    store_of = [store for body, store in zip(bodies, stores, strict=True) for _ in body]
     # A retry of this task must not write where a half-dead twin still writes.
     stem = f"{stem}-{os.urandom(3).hex()}"
     commits = write_units(run_dir, stem, results)
     stored = {}
     for folder in dict.fromkeys(stores):
-        of_folder = [r for r, s in zip(results, stores, strict=True) if s == folder]
+        of_folder = [r for r, s in zip(results, store_of, strict=True) if s == folder]
         if made := write_evaluations(folder, stem, of_folder):
             stored[folder] = made
     return Written(commits, stored)
@@ -82,11 +102,19 @@ class PinnedHost(Host):
         """Return the GPUs that Ray gave this host."""
         return [str(i) for i in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
 
-    def answer(self, request: HostRequest) -> tuple[float, HostReply]:
-        """Return the seconds spent, for the driver, and the reply, for the next step."""
-        slopes = None if request.gradients is None else self.gradients(request.gradients)
-        reply = HostReply(self.score(request.scores), slopes)
-        return reply.seconds, reply
+    def answer(
+        self, requests: Sequence[HostRequest | None]
+    ) -> tuple[float, Sequence[HostReply | None]]:
+        """Return the seconds spent, for the driver, and the replies, for the next step."""
+        waiting = [None if r is None else self.submit(r.scores) for r in requests]
+        replies: list[HostReply | None] = []
+        for request, scores in zip(requests, waiting, strict=True):
+            if request is None or scores is None:
+                replies.append(None)
+                continue
+            slopes = None if request.gradients is None else self.gradients(request.gradients)
+            replies.append(HostReply(scores.result(), slopes))
+        return sum(reply.seconds for reply in replies if reply is not None), replies
 
 
 # Ray's stubs don't know concurrency groups.

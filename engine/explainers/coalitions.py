@@ -63,6 +63,12 @@ def distinct(coalitions: BoolCF) -> Distinct:
     return Distinct(coalitions[first[order]], counts[order].astype(np.float64))
 
 
+def read_only(*arrays: npt.NDArray[Any]) -> None:
+    """Forbid writing to arrays that a cache hands out again."""
+    for array in arrays:
+        array.flags.writeable = False
+
+
 def no_features(pool: CoalitionPool, residual: bool = True) -> Attribution:
     """Return the attribution of a game without features: its only value is the base.
 

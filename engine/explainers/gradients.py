@@ -40,6 +40,13 @@ def nothing_to_explain(value_L: FloatL) -> Attribution:
     )
 
 
+def status_of(attribution: Attribution) -> str:
+    """Return the `status` of an attribution in tables: ok, no_features or not_converged."""
+    if not attribution.values.shape[1]:
+        return "no_features"
+    return "ok" if attribution.diagnostics.get("converged", True) else "not_converged"
+
+
 @dataclass(frozen=True, slots=True)
 class GradientMethod(ABC):
     """What the gradient explainers have in common.
@@ -48,14 +55,17 @@ class GradientMethod(ABC):
         baseline: The embedding that stands for "no token": `mean` of the vocabulary's, `pad` (the
             model's padding token's), `mask` (the mean of those of `mask`'s tokens) or `zero`.
         mask: A string, for the baseline `mask`.
+        seed: Not used; here so that all methods are built alike.
     """
 
     name: ClassVar[Method]
 
     baseline: Baseline = "mean"
     mask: str = "[MASK]"
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        check_integer(self.name, "seed", self.seed, 0)
         check_choice(self.name, "baseline", self.baseline, BASELINES)
         if not isinstance(self.mask, str) or not self.mask:
             raise ConfigError(f"{self.name}: mask must be a text, for example '[MASK]'")

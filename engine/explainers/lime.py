@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from engine.explainers.coalitions import (
     ends,
     everything,
     no_features,
+    read_only,
     require_samples,
     uniform_subsets,
 )
@@ -184,22 +186,7 @@ class Lime(Explainer):
 
     def _design(self, n_features: int) -> Design:
         require_samples(self.name, self.num_samples, n_features, n_features + 1)
-        n = self.num_samples
-        full_share = n / REFERENCE_SAMPLES
-        exact = n >= 2**n_features
-        if exact:
-            coalitions = everything(n_features)[::-1]
-            removed = (~coalitions).sum(axis=1)
-            subsets = np.array([math.comb(n_features, size) for size in removed.tolist()])
-            draws = (n - full_share) / (n_features * subsets)
-            draws[0] = full_share
-            return Design(coalitions, draws, exact)
-        uniforms = generator("lime", int(self.seed), n_features).random((n - 1, n_features + 1))
-        law = np.cumsum(_by_removed(n_features, self.kernel_width))
-        sizes = 1 + np.searchsorted(law[:-1], uniforms[:, 0] * law[-1], side="right")
-        drawn, counts = distinct(~uniform_subsets(uniforms[:, 1:], sizes))
-        coalitions = np.concatenate([np.ones((1, n_features), dtype=bool), drawn])
-        return Design(coalitions, np.concatenate([[full_share], counts]), exact)
+        return _own_design(self.num_samples, int(self.seed), self.kernel_width, n_features)
 
     def _fit(self, pool: CoalitionPool) -> Attribution:
         n, n_features = self.num_samples, pool.n_features
@@ -288,6 +275,29 @@ class Lime(Explainer):
                 "feature_selection": selection,
             },
         )
+
+
+@lru_cache(maxsize=32)
+def _own_design(n: int, seed: int, width: float, n_features: int) -> Design:
+    """Return the design of `n` rows; an explanation asks for it several times."""
+    full_share = n / REFERENCE_SAMPLES
+    exact = n >= 2**n_features
+    if exact:
+        coalitions = everything(n_features)[::-1]
+        removed = (~coalitions).sum(axis=1)
+        subsets = np.array([math.comb(n_features, size) for size in removed.tolist()])
+        draws = (n - full_share) / (n_features * subsets)
+        draws[0] = full_share
+        read_only(coalitions, draws)
+        return Design(coalitions, draws, exact)
+    uniforms = generator("lime", seed, n_features).random((n - 1, n_features + 1))
+    law = np.cumsum(_by_removed(n_features, width))
+    sizes = 1 + np.searchsorted(law[:-1], uniforms[:, 0] * law[-1], side="right")
+    drawn, counts = distinct(~uniform_subsets(uniforms[:, 1:], sizes))
+    coalitions = np.concatenate([np.ones((1, n_features), dtype=bool), drawn])
+    draws = np.concatenate([[full_share], counts])
+    read_only(coalitions, draws)
+    return Design(coalitions, draws, exact)
 
 
 def kernel(coalitions: BoolCF, width: float) -> FloatC:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.explainers.coalitions import distinct, everything, of_size, uniform_subsets
+from engine.explainers.coalitions import (
+    distinct,
+    everything,
+    of_size,
+    read_only,
+    uniform_subsets,
+)
 from engine.seeds import generator
 from engine.types import BoolCF, FloatC
 
@@ -56,6 +63,7 @@ class Sizes(NamedTuple):
     pairs: tuple[int, ...]
 
 
+@lru_cache(maxsize=32)
 def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
     """Return a design of at most `n_pairs` pairs.
 
@@ -85,13 +93,15 @@ def paired_design(seed: int, n_features: int, n_pairs: int) -> Pairs:
         Stratum(slice(s.rows.start + n_pairs - left, s.rows.stop + n_pairs - left), s.unseen)
         for s in drawn.strata
     ]
-    return Pairs(
+    found = Pairs(
         np.concatenate([*border, drawn.coalitions]),
         np.concatenate([*weights, drawn.weights]),
         n_pairs - left,
         tuple(strata),
         exact=False,
     )
+    read_only(found.coalitions, found.weights)
+    return found
 
 
 def _draw_sizes(seed: int, n_features: int, sizes: Sizes, n_full: int, left: int) -> Pairs:

@@ -7,12 +7,14 @@ has them. Deleting features keeps the others at their original positions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import ceil, comb
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.explainers.coalitions import read_only
 from engine.explainers.pool_design import pool_design, size_sequence
 from engine.metrics.ranking import order
 from engine.metrics.registry import info
@@ -123,7 +125,7 @@ class Faithfulness:
         by_rank = order(scores_F, self.seed)
         sizes = self.set_sizes(n)
         levels = {
-            size: pool.lookup(sets)[:, label].mean() for size, sets in self._random_sets(n).items()
+            size: pool.lookup(sets)[:, label].mean() for size, sets in _random_sets(self, n).items()
         }
         full = pool.lookup(np.ones((1, n), dtype=bool))[0, label]
         removed = full - pool.lookup(_without(by_rank, sizes))[:, label]
@@ -160,7 +162,7 @@ class Faithfulness:
 
     def random_coalitions(self, n_features: int) -> BoolCF:
         """Return the coalitions [C, F] of the random orders, the same for every explanation."""
-        return np.concatenate(list(self._random_sets(n_features).values()))
+        return _random_coalitions(self, n_features)
 
     def asked(self, scores_F: FloatF) -> BoolCF:
         """Return the distinct coalitions [C, F] that the metrics add to what explainers asked.
@@ -180,19 +182,6 @@ class Faithfulness:
         """Return how many features are removed in the sets a metric needs, ascending."""
         sizes = self.set_sizes(n)
         return sorted({*self.curve_sizes(n), *sizes, *(n - size for size in sizes)})
-
-    def _random_sets(self, n: int) -> dict[int, BoolCF]:
-        """Return, for each size that a metric needs, coalitions [C, F] with that many removed."""
-        wanted = self._random_sizes(n)
-        if self.baseline is not None:
-            return {size: _members(self._pairs(n, size)[0], 0, size) for size in wanted}
-        orders = self._orders(n)
-        return {
-            size: _all_without(n, size)
-            if comb(n, size) <= self.random_orders
-            else np.concatenate([_without(row, [size]) for row in orders])
-            for size in wanted
-        }
 
     def _pairs(self, n: int, size: int) -> tuple[BoolCF, int]:
         """Return the smaller coalitions of pairs with `size` removed, and how many the pool has."""
@@ -214,6 +203,34 @@ class Faithfulness:
             row = generator("random_orders", self.seed, pair).permutation(n)
             orders += [row, row[::-1]]
         return orders[: self.random_orders]
+
+
+@lru_cache(maxsize=32)
+def _random_sets(metric: Faithfulness, n: int) -> dict[int, BoolCF]:
+    """Return, for each size that a metric needs, coalitions [C, F] with that many removed.
+
+    They are the same for all explanations of an example, which ask for them one after the other.
+    """
+    wanted = metric._random_sizes(n)
+    if metric.baseline is not None:
+        sets = {size: _members(metric._pairs(n, size)[0], 0, size) for size in wanted}
+    else:
+        orders = metric._orders(n)
+        sets = {
+            size: _all_without(n, size)
+            if comb(n, size) <= metric.random_orders
+            else np.concatenate([_without(row, [size]) for row in orders])
+            for size in wanted
+        }
+    read_only(*sets.values())
+    return sets
+
+
+@lru_cache(maxsize=32)
+def _random_coalitions(metric: Faithfulness, n: int) -> BoolCF:
+    coalitions = np.concatenate(list(_random_sets(metric, n).values()))
+    read_only(coalitions)
+    return coalitions
 
 
 def _members(half: BoolCF, start: int, size: int) -> BoolCF:

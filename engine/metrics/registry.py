@@ -78,6 +78,8 @@ _ALL = (
     MetricInfo("standalone_seconds", "lower", 1, _OWN, "Host seconds without sharing"),
     MetricInfo("step_seconds", "lower", 1, _OWN, "Seconds outside the host"),
     MetricInfo("evaluations_asked", "lower", 1, _OWN, "Evaluations asked"),
+    MetricInfo("evaluations_first", "lower", 1, _OWN, "Evaluations first used"),
+    MetricInfo("evaluations_stored", "none", 1, _OWN, "Evaluations from the store"),
     MetricInfo("evaluations_new", "lower", 1, _OWN, "Evaluations computed"),
     MetricInfo("tokens_asked", "lower", 1, _OWN, "Tokens asked"),
     MetricInfo("tokens_new", "lower", 1, _OWN, "Tokens computed"),
@@ -85,10 +87,15 @@ _ALL = (
     MetricInfo("total_standalone_seconds", "lower", 1, _OWN, "Host seconds unshared, total"),
     MetricInfo("total_step_seconds", "lower", 1, _OWN, "Seconds outside the host, total"),
     MetricInfo("total_evaluations_asked", "lower", 1, _OWN, "Evaluations asked, total"),
+    MetricInfo("total_evaluations_first", "lower", 1, _OWN, "Evaluations first used, total"),
+    MetricInfo("total_evaluations_stored", "none", 1, _OWN, "Evaluations from the store, total"),
     MetricInfo("total_evaluations_new", "lower", 1, _OWN, "Evaluations computed, total"),
     MetricInfo("total_tokens_asked", "lower", 1, _OWN, "Tokens asked, total"),
     MetricInfo("total_tokens_new", "lower", 1, _OWN, "Tokens computed, total"),
     MetricInfo("sharing_rate", "higher", 1, _OWN, "Share of evaluations not computed again"),
+    MetricInfo("shared_across_explainers", "none", 1, _OWN, "Share used by another one before"),
+    MetricInfo("shared_across_runs", "none", 1, _OWN, "Share found in the store"),
+    MetricInfo("shared_in_round", "none", 1, _OWN, "Share with another one's prompt"),
 )
 
 REGISTRY = MappingProxyType({metric.name: metric for metric in _ALL})

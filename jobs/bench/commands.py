@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -148,6 +149,8 @@ def bench_overhead(
     """Measure what an evaluation and a unit cost outside the model, by the fake host."""
 
     def action() -> int:
+        # as Ray has it for steps: linear algebra of small matrices is slower on several threads
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         from jobs.bench.overhead import run as measure
         from jobs.bench.ray_overhead import run as measure_ray
         from jobs.bench.workload import show_figures, write_json

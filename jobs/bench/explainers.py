@@ -8,22 +8,20 @@ texts together; times of ours and theirs are taken in turn, and medians compared
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
 
 from actors.host import Host
 from actors.loader import resolve_model
 from engine.config import parse_config
 from engine.context import Unit
+from engine.errors import ConfigError
 from engine.plan import Pair, build_plan
 from engine.step import run_in_process
 from engine.types import Example
@@ -61,6 +59,8 @@ PROMPTS: dict[str, dict[str, Any]] = {
 ERRORS = (0.10, 0.05)
 """Relative standard errors whose cost is reported."""
 BUDGETS = (64, 128, 256, 512, 1024)
+EXACT = 1e-9
+"""Relative errors below it are rounding."""
 SEEDS = 6
 """Draws that a standard error is estimated from."""
 
@@ -164,7 +164,8 @@ def run(
         say: Called with a line of progress.
 
     Raises:
-        ValueError: The texts differ in their number of words, or need more samples.
+        ConfigError: The prompt is unknown, or the texts need more samples.
+        ValueError: The texts differ in their number of words.
 
     Returns:
         `vs_lime`, `vs_shap_kernel`, `vs_captum`, `vs_shap_partition`: seconds of theirs ÷ ours;
@@ -177,7 +178,9 @@ def run(
     if len(words) > 1:
         raise ValueError(f"texts of as many words each are needed, not of {sorted(words)}")
     if samples is not None and samples < 2 * max(words) + 2:
-        raise ValueError(f"texts of {max(words)} words need {2 * max(words) + 2} samples or more")
+        raise ConfigError(f"texts of {max(words)} words need {2 * max(words) + 2} samples or more")
+    if prompt not in PROMPTS:
+        raise ConfigError(f"unknown prompt {prompt!r}: use one of {', '.join(PROMPTS)}")
     bench = Bench(model, prompt, texts, physical_cores())
     for peer in PEERS:  # imports and compilation are not what is measured
         peer.explain(texts[0], bench.predict, 2 * count_words(texts[0]))
@@ -294,29 +297,6 @@ def crossing(budgets: Sequence[int], spreads: Sequence[float], error: float) -> 
     Errors of samples fall at least as their number to the power of −1/2; what seems slower is the
     noise of few seeds.
     """
-    x, y = np.log(budgets), np.log(spreads)
+    x, y = np.log(budgets), np.log(np.maximum(spreads, EXACT))
     slope = min(float(np.polyfit(x, y, 1)[0]), -0.5)
-    return int(np.ceil(np.exp(x.mean() + (np.log(error) - y.mean()) / slope)))
-
-
-def main(
-    samples: Annotated[
-        int | None, typer.Option(help="Samples of every explainer; by default the libraries' own.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(help="Times each is taken.", min=1)] = 3,
-    model: Annotated[str, typer.Option(help="Hub id or local folder.")] = MODEL,
-    prompt: Annotated[str, typer.Option(help="chat or short.")] = "chat",
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-) -> None:
-    """Compare whole explanations with lime, shap and captum; minutes at the default samples."""
-    if prompt not in PROMPTS:
-        raise typer.BadParameter(f"--prompt is one of {', '.join(PROMPTS)}")
-    figures = run(samples, repeats, model, prompt, say=lambda line: print(line, flush=True))
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if json_ is not None:
-        json_.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    return int(np.ceil(np.exp(x.mean() + (np.log(max(error, EXACT)) - y.mean()) / slope)))

@@ -20,13 +20,16 @@ def test_figures_and_equal_weights() -> None:
         repeats=1,
         prompt="short",
         texts=("a dull story told badly", "its cast proves a delight"),
-        errors=False,
         say=said.append,
     )
-    keys = {"vs_lime", "vs_shap_kernel", "vs_captum", "vs_shap_partition", "max_abs_dw", "detail"}
-    assert figures.keys() == keys
+    ratios = {"vs_lime", "vs_shap_kernel", "vs_captum", "vs_shap_partition"}
+    equal = "vs_shap_kernel_equal_error"
+    assert figures.keys() == {*ratios, equal, "max_abs_dw", "to_relative_error", "detail"}
     assert figures["max_abs_dw"] <= 1e-4
-    for key in keys - {"max_abs_dw", "detail"}:
+    assert figures[equal] > 0
+    # 32 coalitions of five words: from there on nothing is drawn
+    assert figures["detail"][equal]["relative_error_by_samples"]["64"] < 1e-6
+    for key in ratios:
         assert figures[key] > 0
         # the peer evaluates what it draws, ours what is distinct
         detail = figures["detail"][key]

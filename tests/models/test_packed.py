@@ -17,7 +17,7 @@ from actors.backend import BackendOutOfMemoryError, HostSpec, SequenceBatch
 from actors.batching import ScoreSequence, continuations
 from actors.host import Host
 from actors.label_reads import Reading
-from actors.packed_forward import PackedForward
+from actors.packed_forward import PackedForward, Route
 from actors.prepacked import prepack
 from actors.self_check import make_scorer, packing_checked
 from engine.ragged import Ragged
@@ -27,13 +27,11 @@ from tests.models.tiny import FAMILIES, LABELS, TEMPLATE, WINDOW, build, plain, 
 pytestmark = pytest.mark.models
 
 FALL_BACK = (
-    "gptj",
-    "falcon",
-    "falcon with groups",
     "falcon with alibi",
     "bloom",
     "mpt",
     "gpt_neo",
+    "gpt_neo with wide windows",
     "gpt_oss",
     "mamba",
     "falcon_mamba",
@@ -51,13 +49,13 @@ class Case(NamedTuple):
 
     model: Any
     reading: Reading
-    prune: bool
+    route: Route
     many: list[ScoreSequence]
     log_probs: np.ndarray
     log_z: np.ndarray
 
     def forward(self, piece: int = 2048, block: int = 32, prefixes: int = 8) -> PackedForward:
-        return PackedForward(self.model, self.reading, prefixes, piece, block, self.prune)
+        return PackedForward(self.model, self.reading, prefixes, piece, block, self.route)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,7 +81,7 @@ def case_of(model: Any, many: list[ScoreSequence]) -> Case:
     return Case(
         model,
         scorer.reading,
-        forward._last is not None,
+        forward.route,
         many,
         np.array([scores for scores, _ in expected]),
         np.array([log_z for _, log_z in expected]),
@@ -358,6 +356,112 @@ def test_quantised_models_are_packed(
     scores = forward.score(batch_of(many), LABELS)
     assert np.abs(scores.log_probs - padded).max() < bound
     assert scores.tokens_computed == distinct_prefixes(many)
+
+
+# --- through a host ---------------------------------------------------------------------------
+
+
+def served(folder: Path, family: str, **changes: Any) -> tuple[Host, Any]:
+    """Return a host of a saved tiny model, and the model."""
+    name, fields = FAMILIES[family]
+    config = getattr(transformers, f"{name}Config")(**(fields | changes))
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0.0, 0.25)
+    model.save_pretrained(folder)
+    host = Host(HostSpec(str(folder), precision="fp32", device="cpu", threads=1))
+    host.load()
+    return host, model
+
+
+def ask(host: Host, many: Sequence[ScoreSequence]) -> Any:
+    ids, hidden = [row.ids for row in many], [list(row.hidden) or None for row in many]
+    return host.score(score_request([0] * len(many), ids, hidden, ScoreTask(LABELS)))
+
+
+LONG_ROPE = {
+    "rope_theta": 10000.0,
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 4,
+    "long_factor": [1.0, 2.0, 3.0, 4.0],
+    "original_max_position_embeddings": 40,
+}
+"""Other frequencies for every token of a row that is longer than 40."""
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "limit"),
+    [
+        ("llama", {}, None),
+        ("mistral", {}, None),  # a window this short is made to bind when it is tried
+        ("mistral", {"sliding_window": 1500, "max_position_embeddings": 4000}, 1500),
+        ("llama", {"rope_parameters": LONG_ROPE, "max_position_embeddings": 128}, 40),
+    ],
+)
+def test_prompts_beyond_what_could_be_tried_are_not_packed(
+    family: str, changes: dict[str, Any], limit: int | None, tmp_path: Path
+) -> None:
+    host, model = served(tmp_path, family, **changes)
+    assert host._queue._backend._packed_up_to == limit
+    # behind the limit lie more than 40 tokens, or nothing that this test has the time for
+    many = [*prompts(8), ScoreSequence((*TEMPLATE, *range(20, 60), 16, 17))]
+    expected = [plain(model, row)[0] for row in many]
+    found = np.array(ask(host, many)["log_probs"].to_pylist())
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    host.stop()
+
+
+def test_prompts_on_both_sides_of_the_limit_get_their_own_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, model = served(tmp_path, "llama")
+    backend: Any = host._queue._backend
+    packed_rows: list[int] = []
+    whole = PackedForward.score
+
+    def watching(self: PackedForward, batch: SequenceBatch, *args: Any, **named: Any) -> Any:
+        packed_rows.extend(batch.sequences.lengths.tolist())
+        return whole(self, batch, *args, **named)
+
+    monkeypatch.setattr(PackedForward, "score", watching)
+    many = prompts(12) + prompts(3, hide=True)
+    limit = backend._packed_up_to = sorted(len(row.ids) for row in many)[6] + 2
+    found = np.array(ask(host, many)["log_probs"].to_pylist())
+    expected = [plain(model, row)[0] for row in many]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    # the longest label has three tokens, two of which run
+    assert sorted(packed_rows) == sorted(n for n in (len(r.ids) for r in many) if n + 2 <= limit)
+    assert 0 < len(packed_rows) < len(many)
+    host.stop()
+
+
+def test_where_not_even_a_small_piece_fits_prompts_are_tried_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, model = served(tmp_path, "llama")
+    loaded: Any = host._queue._backend
+    whole = loaded._packed._model.base_model.forward
+
+    def scarce(*args: Any, **inputs: Any) -> Any:
+        rows, width = inputs["input_ids"].shape
+        mask = inputs.get("attention_mask")  # pieces have none
+        if mask is None or mask.shape[1] > 20 or rows * width > 80:
+            raise RuntimeError("can't allocate memory")
+        return whole(*args, **inputs)
+
+    monkeypatch.setattr(loaded._packed._model.base_model, "forward", scarce)
+    many = [ScoreSequence((30, *range(40, 40 + n))) for n in (3, 5, 30, 8)]
+    reply = ask(host, many)
+    errors = reply["error"].to_pylist()
+    assert [error is None for error in errors] == [True, True, False, True]
+    assert "31 tokens" in errors[2]
+    assert "memory" in errors[2]
+    found = np.array([reply["log_probs"][i].as_py() for i in (0, 1, 3)])
+    expected = [plain(model, many[i])[0] for i in (0, 1, 3)]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    host.stop()
 
 
 # --- what falls back --------------------------------------------------------------------------

@@ -107,6 +107,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "window_size": WINDOW,
         },
     ),
+    # windows that only a wide trie makes bind: they count places, not positions
+    "gpt_neo with wide windows": (
+        "GPTNeo",
+        {
+            **_COMMON,
+            "num_layers": 3,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1], [["global"], 1]],
+            "window_size": 200,
+            "max_position_embeddings": 2048,
+        },
+    ),
     "gpt_oss": ("GptOss", {**_HEADS, "num_local_experts": 4, "sliding_window": WINDOW}),
     "mamba": ("Mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3}),
     "falcon_mamba": (

@@ -101,6 +101,8 @@ def timing(example: str, consumer: str, **more: Any) -> dict:
         "example": example,
         "consumer": consumer,
         "evaluations_asked": 10,
+        "evaluations_first": 10,
+        "evaluations_stored": 0,
         "evaluations_new": 10,
         "tokens_asked": 100,
         "tokens_new": 100,

@@ -30,6 +30,26 @@ def test_means_totals_and_sharing() -> None:
     assert only(table, explainer="all", metric="evaluations_asked")["n"] == 2
 
 
+def test_the_sharing_rate_is_split_by_where_values_came_from() -> None:
+    counts = {"evaluations_asked": 50, "evaluations_first": 40, "evaluations_stored": 25}
+    timings = [timing(e, "lime", **counts, evaluations_new=10) for e in "ab"]
+    table = cost_table(run_of(timings=timings))
+    rates = {
+        name: only(table, explainer="lime", metric=name)["value"]
+        for name in (
+            "shared_across_explainers", "shared_across_runs", "shared_in_round", "sharing_rate"
+        )
+    }  # fmt: skip
+    assert rates == pytest.approx(
+        {
+            "shared_across_explainers": 0.2,
+            "shared_across_runs": 0.5,
+            "shared_in_round": 0.1,
+            "sharing_rate": 0.8,
+        }
+    )
+
+
 def test_means_have_intervals_and_totals_none() -> None:
     table = cost_table(run_of(timings=[timing(e, "lime", host_seconds=ord(e)) for e in "abcdefg"]))
     mean = only(table, explainer="lime", metric="marginal_seconds")

@@ -238,3 +238,24 @@ def test_operators_and_features_are_checked() -> None:
 def test_where_features_are_masked() -> None:
     assert masked_on("words", "delete") == masked_on("sentences", "mask") == "text"
     assert masked_on("tokens", "delete") == masked_on("words", "pad") == "ids"
+
+
+def test_a_table_that_is_wrong_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few prompts of each example are tokenized both ways."""
+    made = masker()
+    monkeypatch.setattr(made, "_gap", lambda left, right: "so" if left else "Review: ")
+    coalitions = every(6)
+    found = made.apply(coalitions)
+    expected = masker().apply(coalitions)
+    assert found.sequences.to_lists() == expected.sequences.to_lists()
+    assert made._seams is None
+
+
+@pytest.mark.parametrize("text", ["_ a (_) b", "... . a", "a _, (b) c"])
+def test_words_of_punctuation_alone_close_up_as_they_did(text: str) -> None:
+    """lime's words may be underscores, past which the rules of deletion look."""
+    made = masker(text, split_expression=LIME_SPLIT)
+    coalitions = every(len(made.positions))
+    masked = made.apply(coalitions)
+    for row, coalition in zip(masked.row, coalitions, strict=True):
+        assert bytes(masked.sequences.row(row).tolist()).decode() == made.text(coalition)

@@ -124,36 +124,21 @@ class TestPairs:
         config = sweep(lime, {"name": "exact", "class": "gold"}, run__seed=7)
         tasks = next(iter(plan_of(config, EXAMPLES).pairs.values())).context.explainers
         assert [(t.label, t.seed, t.class_rule, dict(t.params)) for t in tasks] == [
-            ("lime", 4, "label:positive", {"num_samples": 9, "sampling": "own"}),
+            ("lime", 4, "label:positive", {"num_samples": 9, "sampling": "pool"}),
             ("exact", 7, "gold", {}),
         ]
 
     @pytest.mark.parametrize(
         ("explainers", "sampling"),
         [
-            (["lime"], ["own"]),
-            (["lime", "random", "exact"], ["own"]),
-            (["lime", "kernel_shap"], ["pool", "pool"]),
-            (["lime", "occlusion"], ["pool"]),
-            ([{"name": "lime", "sampling": "pool"}], ["pool"]),
-            (["lime", {"name": "kernel_shap", "sampling": "own"}], ["own", "own"]),
-            (["lime", {"name": "kernel_shap", "sampling": "own"}, "occlusion"], ["pool", "own"]),
-            (["lime", {"name": "kernel_shap", "operator": "pad"}], ["own", "own"]),
-            (["lime", {"name": "kernel_shap", "features": "tokens"}], ["own", "own"]),
-            (["lime", {"name": "kernel_shap", "seed": 3}], ["own", "own"]),
-            (["lime", {"name": "kernel_shap", "target": "logprob"}], ["pool", "pool"]),
-            (["kernel_shap", {"name": "lime", "compat": "lime"}], ["own", "own"]),
-            (
-                [
-                    {"name": "kernel_shap", "operator": "pad"},
-                    {"name": "kernel_shap", "id": "b", "operator": "pad", "target": "logprob"},
-                    {"name": "lime", "compat": "lime"},
-                ],
-                ["pool", "pool", "own"],
-            ),
+            (["lime"], ["pool"]),
+            (["lime", "kernel_shap", "occlusion", "random"], ["pool", "pool"]),
+            ([{"name": "lime", "sampling": "own"}, "kernel_shap"], ["own", "pool"]),
+            ([{"name": "lime", "compat": "lime"}, "kernel_shap"], ["own", "pool"]),
+            (["lime", {"name": "kernel_shap", "operator": "pad"}], ["pool", "pool"]),
         ],
     )
-    def test_samplers_share_a_pool_where_two_can(
+    def test_samplers_take_from_a_pool_unless_told_otherwise(
         self, explainers: list[Any], sampling: list[str]
     ) -> None:
         tasks = next(iter(plan_of(sweep(*explainers), EXAMPLES).pairs.values())).context.explainers

@@ -35,7 +35,9 @@ PIECES = [
 ]  # fmt: skip
 texts = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=24).map("".join),
-    st.lists(st.sampled_from(["good", "film", "and", "7", "so,", "(it)", "is."])).map(" ".join),
+    st.lists(st.sampled_from(["good", "film", "Ġit", "7", "so,", "(it)", "is.", "is▁"])).map(
+        " ".join
+    ),
     st.text(max_size=20),
 )
 

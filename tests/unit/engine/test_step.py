@@ -11,6 +11,7 @@ import pytest
 
 from actors.analytic import analytic_model, closed_form
 from engine import schema
+from engine.answers import read_lookups
 from engine.commits import CommitLog
 from engine.context import Unit
 from engine.plan import Pair, shard, with_stored
@@ -148,6 +149,23 @@ class TestRequests:
         so, good = [8, 9], [11, 12, 13, 14]
         hidden = {tuple(row["hidden"] or ()) for row in rows}
         assert hidden == {(), tuple(so), tuple(good), tuple(so + good)}
+
+    def test_hidden_tokens_tell_sequences_apart_and_none_hidden_does_not(self) -> None:
+        """The prediction brings the full prompt; both explainers find it there."""
+        pad = {"name": "occlusion", "id": "padded", "operator": "pad"}
+        pair, unit = first(sweep("occlusion", pad), "so good")
+        output = step(pair.context, unit, 1, "n", [])
+        assert output.request is not None
+        assert output.lookups is not None
+        rows = output.request.select(["ids", "hidden"]).to_pylist()
+        told_apart = {(tuple(row["ids"]), tuple(row["hidden"] or ())) for row in rows}
+        assert len(rows) == len(told_apart) == 7
+        asks = {ask.consumer.split("\x1f")[1]: ask for ask in read_lookups(output.lookups)}
+        assert asks["prediction"].sequence.tolist() == [0]
+        for name in ("occlusion", "padded"):
+            full = asks[name].coalitions.all(axis=1)
+            assert asks[name].sequence[full].tolist() == [0]
+            np.testing.assert_array_equal(asks[name].fresh, ~full)
 
     def test_a_step_is_a_pure_function(self) -> None:
         pair, unit = first(sweep(*FOUR), *TEXTS)

@@ -36,11 +36,12 @@ def test_defaults() -> None:
     assert parameters("integrated_gradients") == {
         "baseline": "mean",
         "mask": "[MASK]",
+        "seed": 0,
         "steps": 20,
         "max_steps": 320,
         "value_range": None,
     }
-    assert parameters("gradient_x_input") == {"baseline": "mean", "mask": "[MASK]"}
+    assert parameters("gradient_x_input") == {"baseline": "mean", "mask": "[MASK]", "seed": 0}
     extra = set(parameters("ig_occlusion")) - set(parameters("integrated_gradients"))
     assert extra == {"occlusion_steps"}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.errors import ConfigError
 from jobs.bench.explainers import PROMPTS, TEXTS, crossing, run
 from jobs.bench.peers import PEERS, count_words
 
@@ -36,5 +37,12 @@ def test_errors_that_hardly_fall_are_taken_for_noise() -> None:
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="as many words"):
         run(texts=("one two", "one two three"))
-    with pytest.raises(ValueError, match="need 46 samples"):
+    with pytest.raises(ConfigError, match="need 46 samples"):
         run(samples=20)
+    with pytest.raises(ConfigError, match="chat, short"):
+        run(prompt="long")
+
+
+def test_short_texts_have_no_error_to_reach() -> None:
+    assert crossing([64, 128], [0.0, 0.0], 0.05) < 12
+    assert crossing([64, 128], [0.0, 0.0], 0.0) < 200
