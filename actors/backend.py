@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from engine.generations import GenerationAnswer, GenerationAsk
 from engine.gradients import GradientAnswer, GradientAsk
 from engine.ragged import Ragged
 from engine.schema import ScoreTask
@@ -181,6 +182,20 @@ class GradientBackend(Protocol):
         Raises:
             ValueError: This row can't be answered: it becomes its error.
             ModelError: The model can't be differentiated.
+        """
+        ...
+
+
+@runtime_checkable
+class GenerationBackend(Protocol):
+    """A model that can go on after a prompt."""
+
+    def generate(self, ask: GenerationAsk, task: ScoreTask) -> GenerationAnswer:
+        """Return the answer to one row; called from the scorer's thread.
+
+        Raises:
+            ValueError: This row can't be answered: it becomes its error.
+            ModelError: The task can't be served.
         """
         ...
 

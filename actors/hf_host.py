@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from actors.loader import load_model, model_window, resolve_model
 from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.self_check import make_scorer, packing_checked, prepack_checked, vocabulary_size
 from engine.errors import ConfigError, ModelError
+from engine.generations import GenerationAnswer, GenerationAsk
 from engine.gradients import GradientAnswer, GradientAsk
 from engine.ragged import Ragged
 from engine.schema import ScoreTask
@@ -216,6 +218,22 @@ class TransformersBackend:
         if self._runner is None:
             self._runner = GradientRunner(self.model, self.batch_tokens // _GRADIENT_SHARE)
         return self._runner.run(ask, task.label_ids)
+
+    def generate(self, ask: GenerationAsk, task: ScoreTask) -> GenerationAnswer:
+        """Return the model's greedy continuation of one prompt.
+
+        Raises:
+            ValueError: The prompt can't be scored, has no room behind it, or memory ran out.
+            ModelError: The task can't be served.
+        """
+        from actors.generation import continue_greedily
+
+        # room is asked for as if the longest continuation were a label
+        longest = replace(task, label_ids=((0,) * ask.max_new_tokens,))
+        errors = self.check(SequenceBatch(Ragged.of([ask.ids]), None), longest)
+        if errors:
+            raise ValueError(errors[0])
+        return continue_greedily(self.model, ask)
 
 
 def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:

@@ -10,13 +10,28 @@ import threading
 from concurrent.futures import Future
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 
 from actors.admission import ADMIT_TOKENS, REMEMBER, AdmissionQueue
-from actors.backend import Backend, GradientBackend, HostInfo, HostSpec, HostStats
+from actors.backend import (
+    Backend,
+    GenerationBackend,
+    GradientBackend,
+    HostInfo,
+    HostSpec,
+    HostStats,
+)
 from engine.errors import ConfigError, ModelError
+from engine.generations import (
+    GenerationAnswer,
+    GenerationAsk,
+    generation_reply,
+    no_generations,
+    read_generation_request,
+)
 from engine.gradients import GradientAnswer, GradientAsk, gradient_reply, read_gradient_request
-from engine.schema import ScoreTask
+from engine.schema import ScoreCost, ScoreTask, score_reply, task_of
 
 __all__ = ["Host", "HostInfo", "HostSpec", "HostStats", "make_backend"]
 
@@ -81,6 +96,8 @@ class Host:
         """
         if self._info is None:
             raise RuntimeError("load the host before asking it for scores")
+        if not request.num_rows:  # beside another kind of question; its task may have no label yet
+            return _nothing(request, self._info.numerics)
         return self._queue.submit(request)
 
     def gradients(self, request: pa.Table) -> pa.Table:
@@ -110,6 +127,29 @@ class Host:
         calls = [self._queue.run(partial(_answer, backend, ask, task)) for ask in asks]
         return gradient_reply([ask.key for ask in asks], [call.result() for call in calls])
 
+    def generate(self, request: pa.Table) -> pa.Table:
+        """Answer a request for continuations; as `score` does, between its batches.
+
+        Args:
+            request: A table of `engine.generations.GENERATION_REQUEST` with its task in the
+                metadata.
+
+        Returns:
+            A table of `engine.generations.GENERATION_REPLY`, one row a row of the request. A row
+            that can't be answered says why in `error`.
+
+        Raises:
+            RuntimeError: The host isn't loaded, or has been stopped.
+        """
+        if self._info is None:
+            raise RuntimeError("load the host before asking it for continuations")
+        asks, task = read_generation_request(request)
+        backend = self._backend
+        if not isinstance(backend, GenerationBackend):
+            return no_generations(request)
+        calls = [self._queue.run(partial(_continue, backend, ask, task)) for ask in asks]
+        return generation_reply([ask.key for ask in asks], [call.result() for call in calls])
+
     def stats(self) -> HostStats:
         """Return the counters; never blocks on the model."""
         return self._queue.stats()
@@ -124,6 +164,24 @@ def _answer(backend: GradientBackend, ask: GradientAsk, task: ScoreTask) -> Grad
         return backend.gradients(ask, task)
     except (ValueError, ModelError) as error:
         return str(error)
+
+
+def _continue(
+    backend: GenerationBackend, ask: GenerationAsk, task: ScoreTask
+) -> GenerationAnswer | str:
+    try:
+        return backend.generate(ask, task)
+    except (ValueError, ModelError) as error:
+        return str(error)
+
+
+def _nothing(request: pa.Table, numerics: str) -> Future[pa.Table]:
+    """Return the reply to a request without rows."""
+    none = np.zeros((0, len(task_of(request).label_ids)), dtype=np.float32)
+    future: Future[pa.Table] = Future()
+    cost = ScoreCost(0.0, 0, numerics)
+    future.set_result(score_reply(none, np.zeros(0, dtype=np.float32), {}, cost))
+    return future
 
 
 def make_backend(spec: HostSpec) -> Backend:

@@ -22,7 +22,7 @@ from engine.schema import FACTORS
 
 CONSUMER_COLUMNS: Columns = {"explainer": pl.String}
 """`explainer`: who caused the cost: an explainer's id, `metrics:ID` for the metrics of its
-explanations, `prediction`, or `all` of them together."""
+explanations, `prediction`, `generation` of a continuation, or `all` of them together."""
 
 MEASURES = {
     "marginal_seconds": "host_seconds",

@@ -237,6 +237,10 @@ def _probabilities(predictions: pl.DataFrame, ink: Ink) -> Drawing | None:
         or predictions.is_empty()
     ):
         return None
+    if "continuation" in predictions.columns:  # labels of their own, which make no histogram
+        predictions = predictions.filter(pl.col("continuation").is_null())
+        if predictions.is_empty():
+            return None
     label, rows = next(iter(by_combination(list(predictions.iter_rows(named=True))).items()))
     labels = rows[0]["labels"]
     last = len(labels) - 1

@@ -187,8 +187,7 @@ def print_explanation(
     colour = console.color_system is not None and not console.no_color
     dark = _dark_terminal()
     document = explanation_json(prediction, attribution)
-    probabilities = ", ".join(f"{k} {v:.3f}" for k, v in document["probabilities"].items())
-    console.print(Text(f"prediction  {document['prediction']}  ({probabilities})", style="bold"))
+    console.print(Text(_printable(_said(document)), style="bold"))
     console.print(Text(_facts(document), style="dim"))
     spans, values = spans_of(attribution["spans"]), attribution["values"]
     inputs = json.loads(prediction["inputs"])
@@ -204,6 +203,25 @@ def print_explanation(
     if colour:
         console.print(_legend(DARK if dark else LIGHT, document["class"]))
     console.print(_top_words(document, top, DARK if dark else LIGHT))
+
+
+def _said(document: Mapping[str, Any]) -> str:
+    tokens = document.get("continuation")
+    if tokens is None:
+        chances = ", ".join(f"{k} {v:.3f}" for k, v in document["probabilities"].items())
+        return f"prediction  {document['prediction']}  ({chances})"
+    return f"continuation  {document['prediction']!r}  ({log_probability(tokens)})"
+
+
+def log_probability(tokens: Sequence[Mapping[str, Any]]) -> str:
+    """Return log p of a continuation and its mean a token, for people.
+
+    Args:
+        tokens: A `CONTINUATION` cell of a result table.
+    """
+    total = sum(token["log_prob"] for token in tokens)
+    text = f"log p {total:.2f}, {total / len(tokens):.2f} a token"
+    return text.replace("-", "−")
 
 
 def _facts(document: Mapping[str, Any]) -> str:
@@ -276,6 +294,7 @@ def explanation_json(
         for span in spans_of(attribution["spans"])
     ]
     probabilities = [_finite(p) for p in prediction["probabilities"]]
+    tokens = prediction.get("continuation")
     return {
         "text": next(iter(inputs.values())) if len(inputs) == 1 else inputs,
         "prediction": labels[prediction["predicted"]],
@@ -289,7 +308,21 @@ def explanation_json(
         "evaluations": attribution["evaluations"],
         "residual": _finite(attribution["residual"]),
         "r2": _finite(attribution["r2"]),
+        **({} if tokens is None else {"continuation": _by_token(tokens, attribution)}),
     }
+
+
+def _by_token(
+    tokens: Sequence[Mapping[str, Any]], attribution: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": token["text"],
+            "log_prob": _finite(token["log_prob"]),
+            "values": [_finite(value) for value in values],
+        }
+        for token, values in zip(tokens, attribution["values_by_label"], strict=True)
+    ]
 
 
 def _finite(value: float | None) -> float | None:

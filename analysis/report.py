@@ -124,6 +124,8 @@ def _config(run: ReportInput) -> Mapping[str, Any]:
 def _labels(predictions: pl.DataFrame) -> list[str]:
     if "labels" not in predictions.columns:
         return []
+    if "continuation" in predictions.columns:  # each its own: nothing to choose examples by
+        predictions = predictions.filter(pl.col("continuation").is_null())
     return list(dict.fromkeys(name for names in predictions["labels"].to_list() for name in names))
 
 

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import polars as pl
 from markupsafe import Markup, escape
 
-from analysis.heatmap import FeatureSpan, decimals, largest, segments, signed, spans_of
+from analysis.heatmap import (
+    FeatureSpan,
+    decimals,
+    largest,
+    log_probability,
+    segments,
+    signed,
+    spans_of,
+)
 from analysis.report_parts import number, words_of
 from analysis.select import Row, combination, varying
 from engine.schema import FACTORS
@@ -39,6 +47,7 @@ class Panel(NamedTuple):
     """An example under one combination of the factors."""
 
     heading: str
+    verb: str
     prediction: str
     probability: str
     gold: str | None
@@ -111,10 +120,14 @@ def _panel(prediction: Row, rows: Sequence[Row], heading: str) -> Panel:
     settings = Counter(_settings(row) for row in rows)
     common = settings.most_common(1)[0][0] if settings else ()
     kind = words_of(prediction["rationale_kind"]) if rationale else ""
+    tokens = prediction.get("continuation")
     return Panel(
         heading,
+        "predicts" if tokens is None else "continues with",
         labels[predicted],
-        f"{prediction['probabilities'][predicted]:.3f}",
+        f"{prediction['probabilities'][predicted]:.3f}"
+        if tokens is None
+        else log_probability(tokens),
         None if gold is None else labels[gold],
         None if gold is None else gold == predicted,
         kind,
@@ -126,11 +139,18 @@ def _panel(prediction: Row, rows: Sequence[Row], heading: str) -> Panel:
 
 def _settings(row: Row) -> tuple[str, ...]:
     return (
-        f"explains {row['class_name']}",
+        f"explains {_explained_part(row)}",
         words_of(row["target"]).replace("log odds", "log-odds"),
         words_of(row["features"]),
         f"removed by {row['operator']}",
     )
+
+
+def _explained_part(row: Row) -> str:
+    if row["class_rule"] == "whole":
+        return "the whole continuation"
+    kind, _, number = row["class_rule"].partition(":")
+    return f"token {number}, {row['class_name']!r}" if kind == "token" else row["class_name"]
 
 
 def _explained(

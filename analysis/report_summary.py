@@ -67,6 +67,8 @@ def _counted_sentence(predictions: pl.DataFrame, factors: Row) -> Markup:
     """Count from the rows what a run without its performance table says of the model."""
     own = predictions.filter(pl.all_horizontal(pl.col(k) == v for k, v in factors.items()))
     pairs = [pair for pair in own.select("gold", "predicted").iter_rows() if pair[0] is not None]
+    if "continuation" in own.columns and not own["continuation"].is_null().any():
+        return Markup("What follows the prompt is explained; no label says whether it is right.")
     if not pairs:
         return Markup("There are no gold labels to say how often the model is right.")
     right = sum(gold == predicted for gold, predicted in pairs)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.generations import Generations
 from engine.gradients import Gradients
 from engine.pool import CoalitionPool, keys, pack, unpack
 from engine.seeds import digest
@@ -131,6 +132,7 @@ class Answers:
         pools: By (example key, space key).
         errors: By (example key, space key, coalition).
         gradients: Answers about gradients.
+        generations: Answers about continuations.
         lookups: Of the rounds, in order (`LOOKUPS`).
         from_store: How many of a pool's first coalitions came from the store.
     """
@@ -140,6 +142,7 @@ class Answers:
     lookups: list[pa.Table] = field(default_factory=list)
     gradients: Gradients = field(default_factory=Gradients)
     from_store: dict[tuple[str, str], int] = field(default_factory=dict)
+    generations: Generations = field(default_factory=Generations)
 
     def pool(self, example: str, space: str, n_features: int) -> CoalitionPool:
         """Return the pool of an (example, space), empty if nothing is known."""
@@ -152,8 +155,18 @@ class Answers:
         found = (self.errors.get((example, space, key)) for key in keys(coalitions))
         return next((error for error in found if error is not None), None)
 
-    def add_stored(self, rows: pa.Table, numerics: str, examples: Iterable[str]) -> None:
-        """Add rows of the store that belong to these examples and were computed alike."""
+    def add_stored(
+        self, rows: pa.Table, numerics: str, examples: Iterable[str], suffix: str = ""
+    ) -> None:
+        """Add rows of the store that belong to these examples and were computed alike.
+
+        Args:
+            rows: A table of `engine.schema.EVALUATIONS`.
+            numerics: Of the host.
+            examples: Digests of the examples' input texts.
+            suffix: End of the stored names of the spaces, see `StepContext.store_suffix`.
+        """
+        rows = rows.filter(pc.ends_with(rows.column("space"), suffix))
         wanted = pa.array(sorted(set(examples)), pa.string())
         alike = pc.equal(rows.column("numerics"), numerics)
         rows = rows.filter(pc.and_(alike, pc.is_in(rows.column("example"), wanted)))
@@ -161,14 +174,15 @@ class Answers:
             rows.column("example").to_pylist(), rows.column("space").to_pylist(), strict=True
         )
         arrays = zip(*(list_rows(rows, n) for n in ("log_probs", "log_z", "tokens")), strict=True)
-        for name, coalitions, (log_probs, log_z, tokens) in zip(
+        for (example, space), coalitions, (log_probs, log_z, tokens) in zip(
             names, coalition_rows(rows), arrays, strict=True
         ):
             count, n_features = coalitions.shape
             values = np.column_stack([log_probs.reshape(count, -1), log_z, tokens])
-            pool = self.pool(*name, n_features)
+            key = (example, space.removesuffix(suffix))
+            pool = self.pool(*key, n_features)
             pool.tell(coalitions, values)
-            self.from_store[name] = len(pool)
+            self.from_store[key] = len(pool)
 
     def stored(self, example: str, space: str) -> int:
         """Return how many of a pool's first coalitions came from the store."""
@@ -205,9 +219,16 @@ def _scores(reply: pa.Table, failed: npt.NDArray[np.bool_]) -> FloatCL:
 
 
 def evaluations_table(
-    rounds: Iterable[tuple[pa.Table, pa.Table]], numerics: str, schema: pa.Schema
+    rounds: Iterable[tuple[pa.Table, pa.Table]], numerics: str, schema: pa.Schema, suffix: str = ""
 ) -> pa.Table:
-    """Return what the rounds of a unit add to the store, one row an (example, space, round)."""
+    """Return what the rounds of a unit add to the store, one row an (example, space, round).
+
+    Args:
+        rounds: Lookups and replies.
+        numerics: Of the host.
+        schema: `engine.schema.EVALUATIONS`.
+        suffix: See `Answers.add_stored`.
+    """
     found: list[tuple[tuple[str, str], CoalitionPool]] = []
     for lookups, reply in rounds:
         answers = Answers()
@@ -216,7 +237,7 @@ def evaluations_table(
     pools = [pool for _, pool in found]
     columns = {
         "example": pa.array([example for (example, _), _ in found], pa.string()),
-        "space": pa.array([space for (_, space), _ in found], pa.string()),
+        "space": pa.array([space + suffix for (_, space), _ in found], pa.string()),
         "n_features": pa.array([pool.n_features for pool in pools], pa.int32()),
         "coalitions": pa.array([pack(pool.coalitions).tobytes() for pool in pools], pa.binary()),
         "log_probs": list_column([pool.values[:, :-2].ravel() for pool in pools], np.float32),

@@ -13,13 +13,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
+from engine.prompt_section import PromptConfig
 from engine.sections import (
     ClusterConfig,
     DataConfig,
     ExplainerConfig,
     MetricsConfig,
     ModelConfig,
-    PromptConfig,
     RunConfig,
     SweepConfig,
     unknown,

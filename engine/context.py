@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.commits import CommittedPart
+from engine.errors import ExampleError
 from engine.prompts import LabelSet, PromptTemplate
+from engine.seeds import digest
 from engine.target import Normaliser
 from engine.types import Example, FeatureKind, OperatorName, Target
 
@@ -24,7 +26,7 @@ class ExplainerTask:
         name: The method.
         params: The method's parameters, `sampling` decided.
         seed: Seed of the coalitions.
-        class_rule: `predicted`, `gold` or `label:NAME`.
+        class_rule: `predicted`, `gold` or `label:NAME`; of continuations `whole` or `token:N`.
         game: Names of features and operator in tables where they are not those of the settings:
             of guests that split and mask by themselves.
     """
@@ -92,6 +94,54 @@ class FaithfulnessTask:
     curve_points: int
 
 
+MOST_TOKENS = 256
+"""Longest continuation: what a host keeps of a coalition grows with the square of its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTask:
+    """What is explained in place of labels: a continuation of the prompt.
+
+    Attributes:
+        given: Input field that has it; None for the model's own.
+        max_new_tokens: Most tokens of the model's own.
+    """
+
+    given: str | None
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What follows the full prompt of one example.
+
+    Attributes:
+        ids: Its tokens [T], at least one.
+        texts: Text of each [T]; a character of several tokens is U+FFFD in each.
+        text: Text of the whole.
+    """
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    text: str
+
+    def column(self, rule: str) -> int:
+        """Return which of the values [T + 1] a class rule means: `whole` or `token:N`.
+
+        Raises:
+            ExampleError: `no_such_token`.
+        """
+        if rule == "whole":
+            return len(self.ids)
+        number = int(rule.removeprefix("token:"))
+        if number >= len(self.ids):
+            raise ExampleError(
+                "no_such_token",
+                f"class: {number}, but the continuation has {len(self.ids)} tokens, counted from 0",
+            )
+        return number
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """What all units of one pair share.
@@ -99,7 +149,7 @@ class StepContext:
     Attributes:
         factors: Values of `engine.schema.FACTORS`.
         template: The prompt.
-        labels: The label set with token ids.
+        labels: The label set with token ids; of a continuation its beginnings.
         tokenizer: Specification for `engine.tokens.load_tokenizer`.
         max_tokens: The model's window.
         content_free: Inputs of the contextual calibration; empty for none.
@@ -108,6 +158,8 @@ class StepContext:
         seed: The run's seed.
         store: Folder of this pair's evaluations.
         by_example: See `ScoreTask`.
+        generation: What is explained if there are no labels, or None.
+        continuation: That of the unit's example, once it is known.
     """
 
     factors: Mapping[str, str]
@@ -122,6 +174,23 @@ class StepContext:
     seed: int
     store: str
     by_example: bool = False
+    generation: GenerationTask | None = None
+    continuation: Continuation | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the explained values are of: the labels, or the tokens and then the whole."""
+        if self.continuation is None:
+            return self.labels.names
+        return (*self.continuation.texts, self.continuation.text)
+
+    @property
+    def store_suffix(self) -> str:
+        """Ends the names of spaces in the store, whose values are of one continuation only.
+
+        Seeds are made from the names without it: models that go on otherwise draw alike.
+        """
+        return "" if self.continuation is None else f"|{digest(list(self.continuation.ids))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from engine import schema
+from engine.generations import most_tokens
 from engine.gradients import expected_tokens
 
 
@@ -17,26 +18,36 @@ class HostRequest:
     Attributes:
         scores: A table of `engine.schema.SCORE_REQUEST`; may have no rows.
         gradients: A table of `engine.gradients.GRADIENT_REQUEST`, or None.
+        generations: A table of `engine.generations.GENERATION_REQUEST`, or None.
     """
 
     scores: pa.Table
     gradients: pa.Table | None = None
+    generations: pa.Table | None = None
+
+    @property
+    def tables(self) -> tuple[pa.Table, ...]:
+        """The tables there are."""
+        every = (self.scores, self.gradients, self.generations)
+        return tuple(table for table in every if table is not None)
 
     @property
     def sequences(self) -> int:
-        """Rows of both kinds."""
-        return self.scores.num_rows + (0 if self.gradients is None else self.gradients.num_rows)
+        """Rows of all kinds."""
+        return sum(table.num_rows for table in self.tables)
 
     @property
     def tokens(self) -> int:
         """Tokens that a host has to compute, before it shares any."""
         scored = len(self.scores.column("ids").combine_chunks().flatten())
-        return scored + (0 if self.gradients is None else expected_tokens(self.gradients))
+        if self.gradients is not None:
+            scored += expected_tokens(self.gradients)
+        return scored + (0 if self.generations is None else most_tokens(self.generations))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tables."""
-        return self.scores.nbytes + (0 if self.gradients is None else self.gradients.nbytes)
+        return sum(table.nbytes for table in self.tables)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +57,16 @@ class HostReply:
     Attributes:
         scores: A table of `engine.schema.SCORE_REPLY`.
         gradients: A table of `engine.gradients.GRADIENT_REPLY`, or None where none were asked.
+        generations: A table of `engine.generations.GENERATION_REPLY`, or None the same.
     """
 
     scores: pa.Table
     gradients: pa.Table | None = None
+    generations: pa.Table | None = None
 
     @property
     def seconds(self) -> float:
         """Time in the model."""
-        scored = schema.cost_of(self.scores).seconds
-        if self.gradients is None:
-            return scored
-        return scored + sum(s or 0.0 for s in self.gradients.column("seconds").to_pylist())
+        answered = [t for t in (self.gradients, self.generations) if t is not None]
+        others = [s or 0.0 for table in answered for s in table.column("seconds").to_pylist()]
+        return schema.cost_of(self.scores).seconds + sum(others)

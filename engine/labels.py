@@ -60,7 +60,7 @@ def resolve_labels(
         prompt, *completed = tokenizer.encode_batch(texts, template.add_special_tokens)
         for string, ids in zip(strings, completed, strict=True):
             if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
-                raise ConfigError(_why_joined(template, tokenizer, texts[0], string))
+                raise ConfigError(why_joined(template, tokenizer, texts[0], string))
         found.append([tuple(ids[len(prompt) :]) for ids in completed])
     for string, *ids in zip(strings, *found, strict=True):
         if len(set(ids)) > 1:
@@ -99,7 +99,8 @@ def _check_prefixes(
             )
 
 
-def _why_joined(template: PromptTemplate, tokenizer: Tokenizer, prompt: str, string: str) -> str:
+def why_joined(template: PromptTemplate, tokenizer: Tokenizer, prompt: str, string: str) -> str:
+    """Return why a string has no tokens of its own behind a prompt, and what to do."""
     if template.add_special_tokens:
         bare, with_label = tokenizer.encode_batch([prompt, prompt + string], False)
         if with_label[: len(bare)] == bare and len(with_label) > len(bare):

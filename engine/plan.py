@@ -16,8 +16,16 @@ from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
 from engine.explainers import parameters as explainer_parameters
+from engine.generation_settings import class_rule
 from engine.guests.names import check_parameters, is_guest
-from engine.prompts import PromptTemplate, few_shot, from_chat, parse_template, resolve_labels
+from engine.prompts import (
+    LabelSet,
+    PromptTemplate,
+    few_shot,
+    from_chat,
+    parse_template,
+    resolve_labels,
+)
 from engine.schema import FACTORS, SCHEMA_VERSION
 from engine.sections import unknown
 from engine.seeds import digest
@@ -89,7 +97,7 @@ def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
     return DataSource(
         path=data.path,
         inputs=dict(data.inputs),
-        label=data.label,
+        label=data.label if config.task == "classification" else None,
         id=data.id,
         group=data.group,
         rationale=data.rationale,
@@ -202,8 +210,14 @@ def _pair(
     place = f"prompts.{index}" if len(config.prompts) > 1 else "prompt"
     template = build_template(prompt, facts, config.data.inputs, place)
     tokenizer = load_tokenizer(facts.tokenizer)
-    with _naming(f"{place}.labels"):
-        labels = resolve_labels(template, tokenizer, prompt.labels)
+    if prompt.continuation in template.variables:
+        raise ConfigError(
+            f"{place}: {{{prompt.continuation}}} is the continuation and would stand in the prompt"
+        )
+    labels = LabelSet((), (), ())
+    if prompt.generation is None:
+        with _naming(f"{place}.labels"):
+            labels = resolve_labels(template, tokenizer, prompt.labels)
     adapter = "none"
     fingerprint = digest(
         {
@@ -213,7 +227,9 @@ def _pair(
             "adapter": adapter,
             "template": repr(template),
             "tokenizer": digest(facts.tokenizer),
-            "labels": [list(labels.strings), [list(ids) for ids in labels.token_ids]],
+            "labels": [list(labels.strings), [list(ids) for ids in labels.token_ids]]
+            if prompt.generation is None
+            else "continuations",
         }
     )
     factors = dict(
@@ -229,7 +245,7 @@ def _pair(
         template=template,
         labels=labels,
         tokenizer=facts.tokenizer,
-        max_tokens=facts.max_tokens - max(len(ids) for ids in labels.token_ids) + 1,
+        max_tokens=facts.max_tokens - max((len(ids) for ids in labels.token_ids), default=1) + 1,
         normaliser=prompt.normaliser,
         content_free=tuple(prompt.content_free) if prompt.calibration == "contextual" else (),
         explainers=_explainers(config),
@@ -239,6 +255,7 @@ def _pair(
         seed=config.run.seed,
         store=str(store / fingerprint),
         by_example=config.run.deterministic == "example",
+        generation=prompt.generation,
     )
     key = "|".join(factors[name] for name in ("model", "precision", "adapter", "prompt"))
     return Pair(key, model, facts.digest, context, fingerprint)
@@ -257,7 +274,7 @@ def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
             operator=e.operator,
             replacement=e.replacement,
             target=e.target,
-            class_rule=e.class_ if e.class_ in ("predicted", "gold") else f"label:{e.class_}",
+            class_rule=_class_rule(config, e.class_),
             seed=config.run.seed if e.seed is None else e.seed,
         )
         for e in config.explainers
@@ -270,12 +287,22 @@ def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
     )
 
 
+def _class_rule(config: SweepConfig, given: str) -> str:
+    if config.task == "generation":
+        return class_rule(given)
+    return given if given in ("predicted", "gold") else f"label:{given}"
+
+
 def _samples(task: ExplainerTask) -> bool:
     return not is_guest(task.name) and "sampling" in explainer_parameters(task.name)
 
 
 def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:
-    """Return the units of a pair: `size` examples each, in order."""
+    """Return the units of a pair: `size` examples each, in order.
+
+    One example each where continuations are explained: a request has one label set.
+    """
+    size = size if pair.context.generation is None else 1
     units = []
     for start in range(0, len(examples), size):
         chunk = tuple(examples[start : start + size])

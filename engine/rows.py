@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from engine.context import Continuation, Unit
+from engine.errors import ExampleError
 from engine.explainers.gradients import status_of
 from engine.spaces import Space
 from engine.types import Attribution, Example, FloatCL, FloatL
@@ -30,14 +32,8 @@ def prediction_row(
         calibration: What was subtracted from the log-probabilities [L], or None.
     """
     log_probs = raw[:-2]
-    rationale = None
-    if example.rationale is not None:
-        rationale = [
-            {"feature": i, "start": s.start, "end": s.end, "field": s.field}
-            for i, s in enumerate(example.rationale)
-        ]
     return {
-        "inputs": json.dumps(dict(example.fields), ensure_ascii=False),
+        **_of_example(example),
         "labels": list(labels),
         "gold": example.label,
         "predicted": int(np.argmax(probabilities)),
@@ -46,14 +42,80 @@ def prediction_row(
         "log_z": float(raw[-2]),
         "label_mass": float(np.exp(log_probs).sum()),
         "calibration": None if calibration is None else calibration.tolist(),
+        "tokens": int(raw[-1]),
+        "continuation": None,
+    }
+
+
+def continuation_row(
+    example: Example, continuation: Continuation, raw: FloatL, values: FloatL
+) -> dict[str, Any]:
+    """Return the columns of `engine.schema.PREDICTIONS` that say what follows the prompt.
+
+    The whole continuation stands where the label set has its labels, as the only one.
+
+    Args:
+        example: The example.
+        continuation: Of T tokens.
+        raw: Their cumulated log-probabilities, log Z, number of the prompt's tokens [T + 2].
+        values: Log-probabilities of the tokens, and of the whole [T + 1].
+    """
+    *tokens, whole = values.tolist()
+    parts = zip(continuation.ids, continuation.texts, tokens, strict=True)
+    return {
+        **_of_example(example),
+        "labels": [continuation.text],
+        "gold": None,
+        "predicted": 0,
+        "log_probs": [whole],
+        "probabilities": [float(np.exp(whole))],
+        "log_z": float(raw[-2]),
+        "label_mass": float(np.exp(whole)),
+        "calibration": None,
+        "tokens": int(raw[-1]),
+        "continuation": [{"token": i, "text": t, "log_prob": p} for i, t, p in parts],
+    }
+
+
+def failure_rows(
+    factors: Mapping[str, str], unit: Unit, stage: str, error: ExampleError
+) -> list[dict[str, Any]]:
+    """Return the columns of `engine.schema.FAILURES` for examples that gave nothing."""
+    return [
+        {
+            **factors,
+            "unit": unit.id,
+            "example": example.id,
+            "explainer": None,
+            "stage": stage,
+            "code": error.code,
+            "message": str(error),
+        }
+        for example in unit.examples
+    ]
+
+
+def _of_example(example: Example) -> dict[str, Any]:
+    rationale = None
+    if example.rationale is not None:
+        rationale = [
+            {"feature": i, "start": s.start, "end": s.end, "field": s.field}
+            for i, s in enumerate(example.rationale)
+        ]
+    return {
+        "inputs": json.dumps(dict(example.fields), ensure_ascii=False),
         "rationale": rationale,
         "rationale_kind": example.rationale_kind,
-        "tokens": int(raw[-1]),
     }
 
 
 def attribution_row(
-    method: str, space: Space, attribution: Attribution, label: int, full_value: float
+    method: str,
+    space: Space,
+    attribution: Attribution,
+    label: int,
+    full_value: float,
+    n_labels: int,
 ) -> dict[str, Any]:
     """Return the columns of `engine.schema.ATTRIBUTIONS` that say what was explained.
 
@@ -63,6 +125,7 @@ def attribution_row(
         attribution: Of all labels.
         label: The one whose row this is.
         full_value: v(all features) of that label.
+        n_labels: How many there are; behind them may stand their sum, a whole continuation.
     """
 
     def of_label(values: FloatCL | None) -> float | None:
@@ -78,7 +141,7 @@ def attribution_row(
             for s in feature.spans
         ],
         "values": attribution.values[label].tolist(),
-        "values_by_label": attribution.values.tolist(),
+        "values_by_label": attribution.values[:n_labels].tolist(),
         "base": float(attribution.base[label]),
         "full_value": full_value,
         "std_error": None

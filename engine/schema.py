@@ -37,8 +37,9 @@ _GAME_FIELDS = [
     pa.field("features", pa.string(), nullable=False),  # words | tokens | sentences (| word_types)
     pa.field("operator", pa.string(), nullable=False),
     pa.field("target", pa.string(), nullable=False),
-    pa.field("class_rule", pa.string(), nullable=False),  # predicted | gold | label:NAME
-    pa.field("class_name", pa.string(), nullable=False),  # the label this row explains
+    # predicted | gold | label:NAME; of continuations whole | token:N
+    pa.field("class_rule", pa.string(), nullable=False),
+    pa.field("class_name", pa.string(), nullable=False),  # label or continuation that is explained
 ]
 
 SPANS = pa.list_(
@@ -52,6 +53,17 @@ SPANS = pa.list_(
     )
 )
 """Spans of the features, in order; `feature` indexes `values`."""
+
+CONTINUATION = pa.list_(
+    pa.struct(
+        [
+            pa.field("token", pa.int32()),
+            pa.field("text", pa.string()),
+            pa.field("log_prob", pa.float64()),  # given the prompt and the tokens before
+        ]
+    )
+)
+"""Tokens of a continuation, in order."""
 
 PREDICTIONS = pa.schema(
     [
@@ -75,6 +87,7 @@ PREDICTIONS = pa.schema(
         pa.field("rationale", SPANS),  # feature = index of the evidence span; null without
         pa.field("rationale_kind", pa.string()),
         pa.field("tokens", pa.int32(), nullable=False),  # length of the full prompt
+        pa.field("continuation", CONTINUATION),  # what is explained in place of labels, or null
         pa.field("numerics", pa.string(), nullable=False),
     ]
 )
@@ -93,7 +106,8 @@ ATTRIBUTIONS = pa.schema(
         pa.field("n_features", pa.int32(), nullable=False),
         pa.field("spans", SPANS, nullable=False),
         pa.field("values", pa.list_(pa.float64()), nullable=False),  # of class_name [F]
-        pa.field("values_by_label", pa.list_(pa.list_(pa.float64())), nullable=False),  # [L][F]
+        # [L][F]; of a continuation [T][F], a row a token
+        pa.field("values_by_label", pa.list_(pa.list_(pa.float64())), nullable=False),
         pa.field("base", pa.float64(), nullable=False),
         pa.field("full_value", pa.float64(), nullable=False),  # v(all features)
         pa.field("std_error", pa.list_(pa.float64())),

@@ -22,8 +22,10 @@ from engine.errors import ConfigError
 from engine.explainers import build_method
 from engine.explainers import method_names as explainer_names
 from engine.explainers import parameters as explainer_parameters
+from engine.generation_settings import check_generation, with_generation_defaults
 from engine.guests.names import is_guest
 from engine.guests.settings import check_guest, check_guest_inputs
+from engine.prompt_section import PromptConfig, Section
 from engine.scheduling import without_scheduling
 from engine.seeds import digest
 from engine.types import FeatureKind, OperatorName, RationaleKind, Target
@@ -31,16 +33,12 @@ from engine.types import FeatureKind, OperatorName, RationaleKind, Target
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
 def _scheduling(default: Any, **kwargs: Any) -> Any:
     """Return a field that changes where or when things run but no result: not fingerprinted."""
     return Field(default=default, json_schema_extra={"scheduling": True}, **kwargs)
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """The run: its name, its seed, where its files go."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -56,7 +54,7 @@ class RunConfig(_Section):
     one kind of hardware whatever else runs; slower."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """A model, a factor of the sweep."""
 
     name: str | None = None
@@ -91,7 +89,7 @@ class ModelConfig(_Section):
         return self.path.startswith("fake:")
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """The examples: where they are and which column is what."""
 
     name: str | None = None
@@ -108,7 +106,8 @@ class DataConfig(_Section):
     )
     """Prompt variable: column, or several columns of which the first that exists is taken."""
     label: str | None = "label"
-    """Column of the gold label, an integer or a name; null if there is none."""
+    """Column of the gold label, an integer or a name; null if there is none. Not read with `task:
+    generation`."""
     label_names: list[str] | None = None
     """Names of the integer labels in order, all of them labels of the prompt; by default the
     prompt's order."""
@@ -134,63 +133,21 @@ class DataConfig(_Section):
         return base
 
 
-class Shot(_Section):
-    """A solved example in front of a few-shot prompt."""
-
-    inputs: dict[str, str]
-    """Prompt variable: text."""
-    label: str
-    """Name of the label."""
-
-
-class PromptConfig(_Section):
-    """How an example becomes a prompt, and the label strings that are scored after it."""
-
-    name: str = "prompt"
-    """Short name in tables."""
-    template: str | None = None
-    """Text with `{variable}` slots, for example `"Review: {text}\\nSentiment:"`."""
-    chat: list[dict[Literal["role", "content"], str]] | None = None
-    """Messages with `{variable}` slots, rendered by the model's own chat template."""
-    shots: list[Shot] = Field(default_factory=list)
-    """Solved examples in front of `template`."""
-    add_special_tokens: bool = True
-    """Whether the tokenizer adds its own tokens to `template`; a chat has them already."""
-    separator: str = "\n\n"
-    """Between solved examples."""
-    labels: dict[str, str]
-    """Label name: the string scored after the prompt, of one or more tokens."""
-    normaliser: Literal["labels", "vocab"] = "labels"
-    """What probabilities sum to one over."""
-    calibration: Literal["none", "contextual"] = "none"
-    """`contextual`: subtract the mean log-probability of each label given content-free texts
-    (Zhao et al. 2021)."""
-    content_free: list[str] = Field(default_factory=lambda: ["N/A", "[MASK]", ""])
-    """The content-free texts of the calibration."""
-
-    @model_validator(mode="after")
-    def _one_form(self) -> PromptConfig:
-        if (self.template is None) == (self.chat is None):
-            raise ValueError("give either `template` or `chat`")
-        for number, message in enumerate(self.chat or []):
-            if set(message) != {"role", "content"}:
-                raise ValueError(f"message {number} of `chat` needs both `role` and `content`")
-        if self.chat is not None and self.shots:
-            raise ValueError("`shots` go with `template`; write a chat's examples as messages")
-        if not self.labels:
-            raise ValueError("`labels` is empty: name at least one label and its string")
-        unknown = {shot.label for shot in self.shots} - set(self.labels)
-        if unknown:
-            raise ValueError(f"shots have labels {sorted(unknown)} outside {list(self.labels)}")
-        return self
-
-
 def _shorthand(key: str, section: type[BaseModel]) -> BeforeValidator:
     """Return a validator that reads a plain string as a section with `key` alone."""
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str) else value,
         json_schema_input_type=str | section,
     )
+
+
+Class = Annotated[
+    str,
+    BeforeValidator(
+        lambda value: str(value) if type(value) is int else value,  # a token's number
+        json_schema_input_type=str | int,
+    ),
+]
 
 
 class ExplainerConfig(BaseModel):
@@ -214,12 +171,14 @@ class ExplainerConfig(BaseModel):
     replacement: str | None = None
     """The string of the `mask` and `neutral` operators."""
     target: Target = "log_odds"
-    """What is explained of the label's log-probability; for guests `probability` by default."""
+    """What is explained of the label's log-probability; for guests `probability` by default. With
+    `task: generation` always `logprob`."""
     sampling: Literal["pool", "own"] | None = None
     """Coalitions of lime and kernel_shap: `pool` (the default) are shared by explainers, metrics
     and later runs; `own` are the method's own, as the compat profiles always have them."""
-    class_: str = Field(default="predicted", alias="class")
-    """The label whose row is reported: `predicted`, `gold`, or a label's name."""
+    class_: Class = Field(default="predicted", alias="class")
+    """The label whose row is reported: `predicted`, `gold`, or a label's name. With `task:
+    generation` `whole`, its default there, or the number of a token of the continuation from 0."""
     seed: int | None = Field(default=None, ge=0)
     """Seed of the coalitions; the run's if not given. The compat profiles hand it to each
     explanation as their library would take it."""
@@ -283,7 +242,7 @@ class ExplainerConfig(BaseModel):
         return self.id or (f"{self.name}.compat_{self.compat}" if self.compat else self.name)
 
 
-class MetricsConfig(_Section):
+class MetricsConfig(Section):
     """What is measured of each explanation."""
 
     faithfulness: bool = True
@@ -303,7 +262,7 @@ class MetricsConfig(_Section):
         return value
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """Where it runs; moves a real model's results in the last digits at most."""
 
     address: str | None = _scheduling(None)
@@ -329,7 +288,7 @@ Model = Annotated[ModelConfig, _shorthand("path", ModelConfig)]
 Explainer = Annotated[ExplainerConfig, _shorthand("name", ExplainerConfig)]
 
 
-class SweepConfig(_Section):
+class SweepConfig(Section):
     """A sweep: models × prompts over the examples, each explained by every explainer."""
 
     run: RunConfig = Field(default_factory=RunConfig)
@@ -348,7 +307,7 @@ class SweepConfig(_Section):
                 raise ValueError("give either `prompt` or `prompts`")
             value = {**value, "prompts": [value["prompt"]]}
             del value["prompt"]
-        return value
+        return with_generation_defaults(value)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SweepConfig:
@@ -363,6 +322,11 @@ class SweepConfig(_Section):
                 raise ValueError(
                     f"{what}: {sorted(twice)} stands twice; tell them apart by `{key}`"
                 )
+        if len({p.task for p in self.prompts}) > 1:
+            raise ValueError("all prompts of a sweep have the same task")
+        if self.task == "generation":
+            check_generation(self)
+            return self
         sets = {tuple(p.labels) for p in self.prompts}
         if len(sets) > 1:
             raise ValueError("all prompts of a sweep have the same label names in the same order")
@@ -381,6 +345,11 @@ class SweepConfig(_Section):
             if explainer.target == "log_odds" and len(self.label_names) < 2:
                 raise ValueError(f"{explainer.label}: log_odds needs two labels; use `logprob`")
         return self
+
+    @property
+    def task(self) -> Literal["classification", "generation"]:
+        """What is explained: labels or continuations."""
+        return self.prompts[0].task
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from engine.answers import Answers, space_key
-from engine.context import ExplainerTask, StepContext
+from engine.context import Continuation, ExplainerTask, StepContext
+from engine.continuations import token_probabilities, token_values
 from engine.data import example_key
 from engine.errors import ExampleError
 from engine.explainers import GradientMethod, build, build_method
@@ -28,7 +29,7 @@ from engine.guests.texts import TextSpace
 from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.pool import CoalitionPool
-from engine.rows import attribution_row, prediction_row
+from engine.rows import attribution_row, continuation_row, prediction_row
 from engine.seeds import derive
 from engine.spaces import Ask, Space, Usage
 from engine.target import normalise, transform
@@ -36,6 +37,7 @@ from engine.tokens import Tokenizer
 from engine.types import Attribution, BoolCF, Example, Feature, FloatCL
 
 PREDICTION = "prediction"
+GENERATION = "generation"
 
 
 @dataclass(slots=True)
@@ -176,12 +178,23 @@ class Session:
         return Baseline(seeds[pooled[0].seed], largest) if largest else None
 
     def _predict(self, raw: FloatCL) -> None:
+        if self.context.continuation is not None:
+            self._note_continuation(self.context.continuation, raw)
+            return
         scaled = self._calibrated(raw[None, :-2])
         probabilities = transform(scaled, "probability", self.context.normaliser)[0]
         space = self._space("", (), Operator("delete"), "text")
         self._use(PREDICTION, space, space.full, 0.0)
         names = self.context.labels.names
         row = prediction_row(self.example, names, raw, probabilities, self.calibration)
+        self.predictions.append({**self._identity(), **row})
+
+    def _note_continuation(self, continuation: Continuation, raw: FloatCL) -> None:
+        space = self._space("", (), Operator("delete"), "text")
+        self._use(PREDICTION, space, space.full, 0.0)
+        if (own := self.answers.generations.get(self.key)) is not None:
+            self.usage[GENERATION] = Usage(1, own.tokens)
+        row = continuation_row(self.example, continuation, raw, token_values(raw[None, :-2])[0])
         self.predictions.append({**self._identity(), **row})
 
     def _attribution_row(
@@ -193,11 +206,14 @@ class Session:
         full_value: float,
     ) -> None:
         game = self._game(task, label)
-        row = attribution_row(task.method, space, attribution, label, full_value)
+        n_labels = len(self.context.labels.names)
+        row = attribution_row(task.method, space, attribution, label, full_value, n_labels)
         self.attributions.append({**game, **row})
 
     def _class(self, task: ExplainerTask, raw: FloatCL) -> int:
         rule = task.class_rule
+        if self.context.continuation is not None:
+            return self.context.continuation.column(rule)
         if rule == "predicted":
             return int(np.argmax(self._calibrated(raw[None, :-2])[0]))
         if rule == "gold":
@@ -206,9 +222,13 @@ class Session:
         return self.context.labels.names.index(rule.removeprefix("label:"))
 
     def _value(self, raw: FloatCL, task: ExplainerTask) -> FloatCL:
+        if self.context.continuation is not None:
+            return token_values(raw[:, :-2])
         return transform(self._calibrated(raw[:, :-2]), task.target, self.context.normaliser)
 
     def _probabilities(self, raw: FloatCL) -> FloatCL:
+        if self.context.continuation is not None:
+            return token_probabilities(raw[:, :-2])
         return transform(self._calibrated(raw[:, :-2]), "probability", self.context.normaliser)
 
     def _calibrated(self, log_probs: FloatCL) -> FloatCL:
@@ -303,7 +323,7 @@ class Session:
             "operator": task.operator_name,
             "target": task.target,
             "class_rule": task.class_rule,
-            "class_name": self.context.labels.names[label],
+            "class_name": self.context.names[label],
         }
 
     def _guard(self, stage: str, explainer: str | None) -> _Guard:

@@ -23,12 +23,16 @@ from engine.answers import (
     read_lookups,
 )
 from engine.context import StepContext, Unit
+from engine.continuations import continued
 from engine.data import example_key
+from engine.errors import ExampleError
+from engine.generations import GenerationAsk, generation_request, no_generations
 from engine.gradients import gradient_key, gradient_request, no_gradients
 from engine.masking import MaskedInputs
 from engine.pool import CoalitionPool, first_rows
 from engine.ragged import Ragged, concatenate, distinct, side_by_side
-from engine.session import Session, sessions
+from engine.rows import failure_rows
+from engine.session import GENERATION, Session, sessions
 from engine.store import UnitResult, read_parts
 from engine.target import normalise
 from engine.tokens import load_tokenizer
@@ -42,11 +46,13 @@ class Round(NamedTuple):
         lookups: What the rows of the scores answer.
         reply: The scores.
         gradients: A table of `engine.gradients.GRADIENT_REPLY`, or None where none were asked.
+        generations: A table of `engine.generations.GENERATION_REPLY`, or None the same.
     """
 
     lookups: pa.Table
     reply: pa.Table
     gradients: pa.Table | None = None
+    generations: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,12 +64,14 @@ class StepOutput:
         lookups: What the rows of the request answer; given back with the reply.
         result: The unit's results, or None.
         gradients: Asked in the same round (`engine.gradients.GRADIENT_REQUEST`), or None.
+        generations: Asked before any score (`engine.generations.GENERATION_REQUEST`), or None.
     """
 
     request: pa.Table | None
     lookups: pa.Table | None
     result: UnitResult | None
     gradients: pa.Table | None = None
+    generations: pa.Table | None = None
 
 
 def step(
@@ -80,10 +88,26 @@ def step(
     """
     tokenizer = load_tokenizer(context.tokenizer)
     answers = Answers()
+    if context.generation is not None:
+        for texts in (answered.generations for answered in rounds):
+            if texts is not None:
+                answers.generations.add(texts)
+        try:
+            found = continued(context, unit, tokenizer, answers.generations)
+        except ExampleError as error:
+            result = _result(context, unit, attempt, numerics, [], rounds, error)
+            return StepOutput(None, None, result)
+        if isinstance(found, GenerationAsk):
+            request, lookups = _request(context, [])
+            texts = generation_request([found], schema.task_of(request))
+            return StepOutput(request, lookups, None, None, texts)
+        context = found
     if unit.stored:
         known = {example_key(e.fields) for e in (*unit.examples, *content_free_examples(context))}
-        answers.add_stored(read_parts(context.store, unit.stored), numerics, known)
-    for lookups, reply, gradients in rounds:
+        answers.add_stored(
+            read_parts(context.store, unit.stored), numerics, known, context.store_suffix
+        )
+    for lookups, reply, gradients, _ in rounds:
         answers.add_round(lookups, reply)
         if gradients is not None:
             answers.gradients.add(gradients)
@@ -115,6 +139,7 @@ def run_in_process(
     numerics: str,
     score: Callable[[pa.Table], pa.Table],
     gradients: Callable[[pa.Table], pa.Table] = no_gradients,
+    generate: Callable[[pa.Table], pa.Table] = no_generations,
 ) -> UnitResult:
     """Run a unit to its results in this process.
 
@@ -124,6 +149,7 @@ def run_in_process(
         numerics: The host's.
         score: A host's `score`.
         gradients: A host's `gradients`; without them gradient explainers fail example by example.
+        generate: A host's `generate`; without it the model's own continuations fail the same.
     """
     rounds: list[Round] = []
     while True:
@@ -133,7 +159,8 @@ def run_in_process(
         assert output.request is not None
         assert output.lookups is not None
         slopes = None if output.gradients is None else gradients(output.gradients)
-        rounds.append(Round(output.lookups, score(output.request), slopes))
+        texts = None if output.generations is None else generate(output.generations)
+        rounds.append(Round(output.lookups, score(output.request), slopes, texts))
 
 
 def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table, pa.Table]:
@@ -245,6 +272,7 @@ def _result(
     numerics: str,
     replayed: Sequence[Session],
     rounds: Sequence[Round],
+    refused: ExampleError | None = None,
 ) -> UnitResult:
     rows: dict[str, list[dict[str, Any]]] = {
         name: [row for s in replayed for row in getattr(s, name)]
@@ -253,13 +281,16 @@ def _result(
     for name in ("predictions", "attributions"):
         for row in rows[name]:
             row["numerics"] = numerics
+    if refused is not None:
+        rows["failures"] = failure_rows(context.factors, unit, "score", refused)
     rows["timings"] = _timings(context, replayed, rounds)
     for table in rows.values():
         for row in table:
             row["unit"] = unit.id
     tables = {name: schema.rows_to_table(rows[name], s) for name, s in schema.RESULTS.items()}
-    scored = [(lookups, reply) for lookups, reply, _ in rounds]
-    evaluations = evaluations_table(scored, numerics, schema.EVALUATIONS)
+    scored = [(answered.lookups, answered.reply) for answered in rounds]
+    suffix = context.store_suffix
+    evaluations = evaluations_table(scored, numerics, schema.EVALUATIONS, suffix)
     return UnitResult(unit.id, attempt, tables, evaluations)
 
 
@@ -269,7 +300,7 @@ def _timings(
     """Share the rounds' cost among the consumers that caused it, by their tokens."""
     new: dict[str, tuple[int, int, float]] = {}
     all_tokens, all_seconds = 0, 0.0
-    for lookups, reply, _ in rounds:
+    for lookups, reply, *_ in rounds:
         cost = schema.cost_of(reply)
         brought = [(ask.consumer, ask.tokens[ask.fresh]) for ask in read_lookups(lookups)]
         total = max(sum(int(tokens.sum()) for _, tokens in brought), 1)
@@ -284,18 +315,18 @@ def _timings(
                 seconds + cost.seconds * own / total,
             )
     rows = []
-    charged: set[str] = set()  # answers about gradients; equal texts share one
+    charged: set[str] = set()  # answers that are no scores; equal texts share one
     for session in replayed:
         for consumer, usage in session.usage.items():
             key = consumer_key(session.example.id, consumer)
             count, tokens, seconds = new.get(key, (0, 0, 0.0))
             alone = all_seconds / all_tokens * usage.tokens if all_tokens else None
             asked = gradient_key(session.key, consumer)
-            if (answer := session.answers.gradients.get(asked)) is not None:
-                alone = answer.seconds
+            if (beside := _cost_beside(session, consumer)) is not None:
+                alone = beside[2]
                 if asked not in charged:
                     charged.add(asked)
-                    count, tokens, seconds = answer.evaluations, answer.tokens, answer.seconds
+                    count, tokens, seconds = beside
             rows.append(
                 {
                     **context.factors,
@@ -313,6 +344,15 @@ def _timings(
                 }
             )
     return rows
+
+
+def _cost_beside(session: Session, consumer: str) -> tuple[int, int, float] | None:
+    """Return evaluations, tokens and seconds of a consumer whose answer is no score."""
+    if consumer == GENERATION:
+        text = session.answers.generations.get(session.key)
+        return None if text is None else (1, text.tokens, text.seconds)
+    found = session.answers.gradients.get(gradient_key(session.key, consumer))
+    return None if found is None else (found.evaluations, found.tokens, found.seconds)
 
 
 def content_free_examples(context: StepContext) -> tuple[Example, ...]:
@@ -342,18 +382,7 @@ def failed_unit(
     context: StepContext, unit: Unit, attempt: int, code: str, message: str
 ) -> UnitResult:
     """Return the results of a unit that was given up: a failure row for each of its examples."""
-    rows = [
-        {
-            **context.factors,
-            "unit": unit.id,
-            "example": example.id,
-            "explainer": None,
-            "stage": "unit",
-            "code": code,
-            "message": message,
-        }
-        for example in unit.examples
-    ]
+    rows = failure_rows(context.factors, unit, "unit", ExampleError(code, message))
     tables = {name: s.empty_table() for name, s in schema.RESULTS.items()}
     tables["failures"] = schema.rows_to_table(rows, schema.FAILURES)
     return UnitResult(unit.id, attempt, tables, None, failed=True)

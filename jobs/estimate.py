@@ -19,6 +19,7 @@ from rich.table import Table
 from engine import schema
 from engine.config import SweepConfig
 from engine.context import StepContext
+from engine.generations import longest_generations, most_tokens
 from engine.gradients import even_gradients, expected_tokens, no_gradients
 from engine.plan import Pair, Plan, shard
 from engine.step import run_in_process
@@ -64,10 +65,14 @@ def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
         asked.append((passes, expected_tokens(request) if passes else 0))
         return reply
 
+    def texts(request: pa.Table) -> pa.Table:
+        asked.append((request.num_rows, most_tokens(request)))
+        return longest_generations(request)
+
     failures = 0
     context = _spending_all(pair.context)
     for unit in shard(pair, examples, shard_size):
-        result = run_in_process(context, unit, "counted", score, slopes)
+        result = run_in_process(context, unit, "counted", score, slopes, texts)
         failures += result.tables["failures"].num_rows
     return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
 

@@ -71,7 +71,9 @@ def explain_text(
     host = Host(replace(host_spec(pair.model), threads=physical_cores()))
     try:
         info = host.load()
-        result = run_in_process(pair.context, unit, info.numerics, host.score, host.gradients)
+        result = run_in_process(
+            pair.context, unit, info.numerics, host.score, host.gradients, host.generate
+        )
     finally:
         host.stop()
     failures = result.tables["failures"].to_pylist()

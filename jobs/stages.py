@@ -31,9 +31,9 @@ def step_task(
     outputs = []
     for number, unit in enumerate(units):
         rounds = [
-            Round(lookups[number], replies[number].scores, replies[number].gradients)
+            Round(lookups[number], reply.scores, reply.gradients, reply.generations)
             for lookups, replies in zip(answered[::2], answered[1::2], strict=True)
-            if replies[number] is not None
+            if (reply := replies[number]) is not None
         ]
         outputs.append(step(context, unit, attempt, numerics, rounds))
     return _returned(outputs)
@@ -53,7 +53,9 @@ def _returned(outputs: Sequence[StepOutput]) -> StepReturn:
     if len(results) == len(outputs):
         return StepHeader(True, 0, 0, sum(r.nbytes for r in results)), results, []
     requests = [
-        None if output.request is None else HostRequest(output.request, output.gradients)
+        None
+        if output.request is None
+        else HostRequest(output.request, output.gradients, output.generations)
         for output in outputs
     ]
     asked = [request for request in requests if request is not None]
@@ -113,7 +115,9 @@ class PinnedHost(Host):
                 replies.append(None)
                 continue
             slopes = None if request.gradients is None else self.gradients(request.gradients)
-            replies.append(HostReply(scores.result(), slopes))
+            asked = request.generations
+            texts = None if asked is None else self.generate(asked)
+            replies.append(HostReply(scores.result(), slopes, texts))
         return sum(reply.seconds for reply in replies if reply is not None), replies
 
 

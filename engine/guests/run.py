@@ -60,7 +60,7 @@ class _Guest:
         self.session = session
         self.task = task
         self.function = function
-        self.labels = session.context.labels.names
+        self.labels = session.context.names
         self.seed = task.seed % 2**32
         self.arguments = arguments(function, task.params, self.seed)
 

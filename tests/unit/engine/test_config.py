@@ -23,7 +23,8 @@ from engine.config import (
     parse_config,
 )
 from engine.errors import ConfigError
-from engine.sections import DataConfig, Shot
+from engine.prompt_section import Shot
+from engine.sections import DataConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
@@ -416,7 +417,8 @@ def every_key() -> set[str]:
 class TestFingerprint:
     def test_every_key_is_looked_at(self) -> None:
         """A new key needs a decision: does it change results?"""
-        assert every_key() | {"explainers.0.num_samples"} == set(OTHER)
+        generation = {f"prompts.0.{key}" for key in ("task", "continuation", "max_new_tokens")}
+        assert every_key() | {"explainers.0.num_samples"} == set(OTHER) | generation
 
     @pytest.mark.parametrize("key", OTHER)
     def test_covers_exactly_what_changes_results(self, key: str) -> None:
@@ -489,3 +491,86 @@ class TestJsonSchema:
         for name, definition in definitions.items():
             for key, value in definition["properties"].items():
                 assert value.get("description"), f"{name}.{key}"
+
+
+GENERATION: dict[str, Any] = {
+    "models": ["some/model"],
+    "data": {"path": "a.jsonl", "inputs": {"text": "text", "answer": "reply"}},
+    "prompt": {"template": "{text} =>", "task": "generation"},
+    "explainers": ["lime", {"name": "occlusion", "class": 2}, "guest:shap.kernel"],
+}
+
+
+def generating(*assignments: str) -> dict[str, Any]:
+    return apply_overrides(copy.deepcopy(GENERATION), assignments)
+
+
+class TestGeneration:
+    def test_defaults_are_those_of_continuations(self) -> None:
+        config = parse_config(GENERATION)
+        assert config.task == "generation"
+        assert [e.target for e in config.explainers] == ["logprob"] * 3
+        assert [e.class_ for e in config.explainers] == ["whole", "2", "whole"]
+        task = config.prompts[0].generation
+        assert task is not None
+        assert (task.given, task.max_new_tokens) == (None, 16)
+        assert config.label_names == ()
+
+    def test_dump_reads_back(self) -> None:
+        config = parse_config(generating("prompt.max_new_tokens=4"))
+        assert parse_config(json.loads(json.dumps(dump_config(config)))) == config
+        jsonschema.validate(GENERATION, json_schema())
+
+    @pytest.mark.parametrize(
+        "assignment",
+        ["prompt.continuation=answer", "prompt.max_new_tokens=4", "explainers.0.class=1"],
+    )
+    def test_changes_are_in_the_fingerprint(self, assignment: str) -> None:
+        before = parse_config(GENERATION).run_fingerprint()
+        raw = generating("explainers=[{name: lime}, occlusion]")
+        again = apply_overrides(copy.deepcopy(raw), [assignment])
+        assert parse_config(again).run_fingerprint() != parse_config(raw).run_fingerprint()
+        assert before
+
+    @pytest.mark.parametrize(
+        ("assignment", "said"),
+        [
+            ("prompt.labels={a: b}", "`labels` go with `task: classification`"),
+            ("prompt.shots=[{inputs: {text: a}, label: b}]", "into the template"),
+            ("prompt.calibration=contextual", "`calibration` is of labels"),
+            ("prompt.max_new_tokens=0", "prompt.max_new_tokens"),
+            ("prompt.max_new_tokens=257", "prompt.max_new_tokens"),
+            ("prompt.continuation=reply", "none of data.inputs (text, answer)"),
+            ("prompt={template: '{text}', task: generate}", "prompt.task"),
+            ("data.label_names=[a, b]", "data.label_names"),
+            ("models=['fake:linear']", "fake models score labels only"),
+            ("explainers=[{name: lime, target: log_odds}]", "log_odds needs a label set"),
+            ("explainers=[{name: lime, target: probability}]", "probability needs a label set"),
+            ("explainers=[{name: lime, class: gold}]", "class 'gold' needs a label set"),
+            ("explainers=[{name: lime, class: predicted}]", "needs a label set"),
+            ("explainers=[{name: lime, class: -1}]", "token's number from 0"),
+            ("explainers=[integrated_gradients]", "differentiate labels"),
+        ],
+    )
+    def test_what_needs_labels_is_refused(self, assignment: str, said: str) -> None:
+        assert said in refused(generating(assignment))
+
+    def test_a_given_continuation_has_its_own_length(self) -> None:
+        raw = generating("prompt.continuation=answer", "prompt.max_new_tokens=4")
+        assert "of the model's own continuation" in refused(raw)
+
+    @pytest.mark.parametrize("key", ["continuation=answer", "max_new_tokens=4"])
+    def test_keys_go_with_their_task(self, key: str) -> None:
+        raw = apply_overrides(full(), [f"prompts.0.{key}"])
+        assert "goes with `task: generation`" in refused(raw)
+
+    def test_a_sweep_has_one_task(self) -> None:
+        raw = generating("explainers=[]")
+        labelled = {"name": "b", "template": "{text}", "labels": {"a": " a", "b": " b"}}
+        raw["prompts"] = [raw.pop("prompt"), labelled]
+        assert "the same task" in refused(raw)
+
+    def test_guests_do_not_explain_the_continuation(self) -> None:
+        raw = generating("explainers=['guest:shap.partition']")
+        assert "add `field:`" in refused(raw)
+        parse_config(apply_overrides(raw, ["prompt.continuation=answer"]))
