@@ -29,6 +29,11 @@ class _Answers:
     log_z: npt.NDArray[np.float32]
     born: npt.NDArray[np.int64]
 
+    @property
+    def weight(self) -> int:
+        """What an answer counts: one of many labels as several of two."""
+        return max(1, int(self.log_probs.shape[1]) // 2)
+
 
 @dataclass(slots=True)
 class ScoreMemory:
@@ -38,7 +43,8 @@ class ScoreMemory:
     a function of its own request.
 
     Args:
-        capacity: Most answers kept over all tasks; 0 keeps none.
+        capacity: Most answers kept over all tasks, each counted as one a pair of labels; 0 keeps
+            none.
     """
 
     capacity: int
@@ -88,19 +94,26 @@ class ScoreMemory:
         name = (task.label_ids, task.adapter)
         known = self._answers.get(name)
         self._answers[name] = fresh = _merge(known, fresh)
-        total = sum(len(answers.keys) for answers in self._answers.values())
-        if total > self.capacity:
-            self._forget(total)
+        if self._held() > self.capacity:
+            self._forget()
 
-    def _forget(self, total: int) -> None:
+    def _held(self) -> int:
+        return sum(answers.weight * len(answers.keys) for answers in self._answers.values())
+
+    def _forget(self) -> None:
         """Keep the younger half of the capacity."""
-        born = np.concatenate([answers.born for answers in self._answers.values()])
-        surplus = total - max(self.capacity // 2, 1)
-        oldest_kept = np.partition(born, surplus)[surplus]
+        every = list(self._answers.values())
+        born = np.concatenate([answers.born for answers in every])
+        weights = np.repeat([a.weight for a in every], [len(a.keys) for a in every])
+        young = np.argsort(-born, kind="stable")
+        kept = int((np.cumsum(weights[young]) <= max(self.capacity // 2, 1)).sum())
+        oldest_kept = born[young[max(kept - 1, 0)]]
         for name, answers in list(self._answers.items()):
             keep = np.flatnonzero(answers.born >= oldest_kept)
             self._answers[name] = _take(answers, keep)
-        if sum(len(answers.keys) for answers in self._answers.values()) > self.capacity:
+            if not len(keep):  # continuations make a task an example
+                del self._answers[name]
+        if self._held() > self.capacity:
             self._answers.clear()  # one call alone brought more than fits
 
 

@@ -193,7 +193,7 @@ class Session:
         space = self._space("", (), Operator("delete"), "text")
         self._use(PREDICTION, space, space.full, 0.0)
         if (own := self.answers.generations.get(self.key)) is not None:
-            self.usage[GENERATION] = Usage(1, own.tokens)
+            self.usage[GENERATION] = Usage(evaluations=1, first=1, tokens=own.tokens)
         row = continuation_row(self.example, continuation, raw, token_values(raw[None, :-2])[0])
         self.predictions.append({**self._identity(), **row})
 

@@ -4,8 +4,9 @@ import pytest
 
 from actors.host import Host, HostSpec
 from engine.errors import ConfigError
+from engine.generations import GenerationAsk, generation_request
 from engine.gradients import GradientAsk, gradient_request
-from engine.schema import ScoreTask, score_request
+from engine.schema import ScoreTask, cost_of, score_request
 
 REQUEST = score_request([0], [[65]], [None], ScoreTask(((1,), (2,))))
 
@@ -48,4 +49,25 @@ def test_a_host_without_embeddings_says_so_in_every_row() -> None:
     assert row["key"] == "k"
     assert "fake:linear gives no gradients" in row["error"]
     assert "the fake models have none" in row["error"]
+    host.stop()
+
+
+def test_a_host_that_generates_nothing_says_so_in_every_row() -> None:
+    asked = generation_request([GenerationAsk("k", (65,), 4)], ScoreTask(()))
+    host = Host(HostSpec("fake:linear", backend="fake"))
+    with pytest.raises(RuntimeError, match="load the host"):
+        host.generate(asked)
+    host.load()
+    [row] = host.generate(asked).to_pylist()
+    assert row["key"] == "k"
+    assert "only scores" in row["error"]
+    host.stop()
+
+
+def test_a_request_without_rows_needs_no_label() -> None:
+    host = Host(HostSpec("fake:linear", backend="fake"))
+    info = host.load()
+    reply = host.score(score_request([], [], None, ScoreTask(())))
+    assert reply.num_rows == 0
+    assert cost_of(reply).numerics == info.numerics
     host.stop()

@@ -219,3 +219,25 @@ def test_an_answer_is_checked_by_the_second_half_of_its_digest() -> None:
     found, remembered = ask(memory, backend, (1,))
     assert remembered == 0
     np.testing.assert_array_equal(found.log_z, sums([ScoreSequence((1,))]))
+
+
+def test_answers_of_many_labels_count_as_several() -> None:
+    """A continuation is a task of its own, of as many labels as tokens."""
+    memory, backend = ScoreMemory(8), Wide()
+    for token in range(20):
+        task = ScoreTask(tuple((token,) * (n + 1) for n in range(8)))
+        memory.score(backend, batch_of((1, 2)), task)
+        held = sum(kept.log_probs.size for kept in memory._answers.values())
+        assert held <= 16  # as many numbers as eight answers of two labels have
+    assert len(memory._answers) <= 2  # tasks without an answer are forgotten
+    _, remembered = memory.score(backend, batch_of((1, 2)), task)
+    assert remembered == 1
+
+
+class Wide(Recorder):
+    """Answers with as many numbers as there are labels."""
+
+    def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
+        found = super().score(batch, task)
+        shape = (batch.n_rows, len(task.label_ids))
+        return found._replace(log_probs=np.zeros(shape, dtype=np.float32))

@@ -213,3 +213,33 @@ def test_json_document() -> None:
         "std_error": 0.2,
     }
     assert document["features"][3]["std_error"] is None  # was not a number
+
+
+TOKENS = (
+    {"token": 7, "text": " very", "log_prob": -1.5},
+    {"token": 8, "text": " good", "log_prob": -0.5},
+)
+BY_TOKEN = ([0.0, 1.0, 0.0, 0.0], [-0.5, 0.0, 0.001, float("nan")])
+
+
+class TestContinuation:
+    def rows(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        prediction, attribution = rows(
+            target="logprob", class_name=" very good", values_by_label=BY_TOKEN
+        )
+        told = {"labels": [" very good"], "predicted": 0, "probabilities": [0.1]}
+        return {**prediction, **told, "continuation": TOKENS}, attribution
+
+    def test_it_stands_where_the_prediction_does(self) -> None:
+        out = io.StringIO()
+        print_explanation(Console(file=out, width=100), *self.rows())
+        first = out.getvalue().splitlines()[0]
+        assert first == "continuation  ' very good'  (log p −2.00, −1.00 a token)"
+        assert "logprob of  very good" in out.getvalue()
+
+    def test_json_has_the_values_of_each_token(self) -> None:
+        document = explanation_json(*self.rows())
+        assert [t["text"] for t in document["continuation"]] == [" very", " good"]
+        assert [t["log_prob"] for t in document["continuation"]] == [-1.5, -0.5]
+        assert document["continuation"][1]["values"] == [-0.5, 0.0, 0.001, None]
+        assert "continuation" not in explanation_json(*rows())

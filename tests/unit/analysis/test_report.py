@@ -7,7 +7,7 @@ import random
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -552,3 +552,39 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 )
 def test_numbers(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_continuations_stand_in_place_of_labels(tmp_path: Path) -> None:
+    run = make_run(n=3)
+    texts = [f" goes <on> {i}" for i in range(run.predictions.height)]
+    rows = [
+        {
+            **row,
+            "labels": [text],
+            "gold": None,
+            "predicted": 0,
+            "probabilities": [0.25],
+            "continuation": [{"token": 1, "text": text, "log_prob": -1.5}] * 2,
+        }
+        for row, text in zip(run.predictions.to_dicts(), texts, strict=True)
+    ]
+    explained = [
+        {**row, "class_rule": rule, "class_name": " goes"}
+        for row, rule in zip(run.attributions.to_dicts(), cycle(["whole", "token:1"]), strict=False)
+    ]
+    text = render(
+        replace(
+            run,
+            tables={},
+            predictions=frame(rows, PREDICTIONS),
+            attributions=frame(explained, ATTRIBUTIONS),
+        ),
+        tmp_path,
+    )
+    assert text.count("continues with <b> goes &lt;on&gt;") == len(rows)
+    assert "log p −3.00, −1.50 a token" in text
+    assert "predicts <b>" not in text
+    assert "explains the whole continuation" in text
+    assert "explains token 1, " in text
+    assert "no label says whether it is right" in text
+    assert 'value="predicted:' not in text  # nothing to choose examples by
