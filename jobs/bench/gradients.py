@@ -161,8 +161,9 @@ def main() -> None:
     parser.add_argument("--data", default="bundled:reviews")
     parser.add_argument("--examples", type=int, default=8)
     parser.add_argument("--max-steps", type=int, default=160)
+    parser.add_argument("--baselines", nargs="+", default=list(BASELINES), choices=BASELINES)
     given = parser.parse_args()
-    figures = run(given.model, given.data, given.examples, given.max_steps)
+    figures = run(given.model, given.data, given.examples, given.max_steps, given.baselines)
     print_figures(figures, Console(width=100))
 
 
