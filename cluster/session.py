@@ -51,6 +51,9 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         if address:
             _join(address, runtime_env)
         else:
+            # Ray ends idle workers beyond one a CPU after a second, and steps come in bursts: each
+            # new worker costs seconds of importing
+            os.environ.setdefault("RAY_num_workers_soft_limit", str(WORKERS_KEPT))
             ray.init(
                 num_cpus=num_cpus,
                 include_dashboard=False,
@@ -62,6 +65,10 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield _resources()
     finally:
         ray.shutdown()
+
+
+WORKERS_KEPT = 8
+"""Idle workers that the Ray of this machine keeps."""
 
 
 def _join(address: str, runtime_env: dict[str, Any]) -> None:

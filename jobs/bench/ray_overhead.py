@@ -39,9 +39,9 @@ def run(units: int = 4000) -> dict[str, Any]:
         units: How many. Memory is watched from `SETTLED` on, where there are more.
 
     Returns:
-        `units_per_second`: committed units, two steps and a score each, between the first commit
-        and the last; `driver_bytes_per_unit`: slope of the driver's resident memory;
-        `cold_seconds`: until the first commit.
+        `units_per_second`: committed units, two steps and a score each, from the loaded host to
+        the last commit; `driver_bytes_per_unit`: slope of the driver's resident memory;
+        `first_commit_seconds`: from the start of all until the first commit is seen.
     """
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "texts.jsonl"
@@ -56,8 +56,10 @@ def run(units: int = 4000) -> dict[str, Any]:
         )
         watch = _Watch(Path(folder) / "run")
         with watch.running():
-            run_sweep(config, Console(quiet=True))
-        return watch.figures()
+            folder_of = run_sweep(config, Console(quiet=True)).folder
+        record = json.loads((folder_of / "run.json").read_text(encoding="utf-8"))
+        [host] = record["hosts"].values()
+        return {"units_per_second": units / host["wall_seconds"], **watch.figures()}
 
 
 def ray_against_process(
@@ -152,12 +154,7 @@ class _Watch:
         seconds, units, memory = (np.array(column) for column in zip(*self._samples, strict=True))
         growing = np.flatnonzero(np.diff(units) > 0)
         first, last = growing[0] + 1, growing[-1] + 1
-        found = {
-            "units_per_second": float(
-                (units[last] - units[first]) / (seconds[last] - seconds[first])
-            ),
-            "cold_seconds": float(seconds[first]),
-        }
+        found = {"first_commit_seconds": float(seconds[first])}
         settled = (units >= SETTLED) & (np.arange(len(units)) <= last)
         if len(set(units[settled].tolist())) > 2:
             found["driver_bytes_per_unit"] = float(
