@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def explain_guest(session: Session, task: ExplainerTask, raw: FloatL | None) -> 
         raise ExampleError("guest_missing", str(error)) from None
 
 
-class _Guest:
+class _Guest(ABC):
     """What both kinds of guests share.
 
     Attributes:
@@ -116,18 +117,21 @@ class _Guest:
         """Return what the guest is given but values, as JSON."""
         return [self.task.name, repr(sorted(self.arguments.items()))]
 
+    @abstractmethod
     def _full_row(self) -> BoolCF:
         """Return the row [1, width] of the full text, which the prediction has paid for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _body(self) -> Body:
-        raise NotImplementedError
+        """Return what runs on the guest's stack."""
 
+    @abstractmethod
     def _asked_space(self, texts: dict[bytes, str]) -> Any:
-        raise NotImplementedError
+        """Return the space in which the guest's rows are asked."""
 
+    @abstractmethod
     def _explained(self, result: Any) -> tuple[Space, Explanation]:
-        raise NotImplementedError
+        """Return the features of what the guest returned, and its checked explanation."""
 
 
 class _Coalitions(_Guest):
