@@ -31,6 +31,7 @@ class HostSpec:
             transformers `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False:
             stock layers on the CPU), `packing` (False: padded batches); of the fake models their
             own.
+        adapters: Digest of each LoRA adapter that may be asked for -> its folder.
     """
 
     model: str
@@ -39,6 +40,7 @@ class HostSpec:
     device: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def weights_digest(folder: Path) -> str:
         fields.pop(name, None)  # they say where from, not what
     total = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for file in weights:
-        total.update(f"{file.name} {_file_digest(file)}".encode())
+        total.update(f"{file.name} {file_digest(file)}".encode())
     return total.hexdigest()
 
 
@@ -156,7 +156,8 @@ def _not_found(path: str, tried: Sequence[str]) -> str:
     )
 
 
-def _file_digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """Return a file's SHA-256, kept in the user's cache by path, size and time."""
     stat = file.stat()
     key = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     kept = cache_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]

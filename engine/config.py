@@ -12,23 +12,27 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from engine.adapter_section import AdapterConfig
+from engine.data_section import DataConfig
 from engine.errors import ConfigError
+from engine.finetune_section import FinetuneConfig
+from engine.model_section import ModelConfig
 from engine.prompt_section import PromptConfig
 from engine.sections import (
     ClusterConfig,
-    DataConfig,
     ExplainerConfig,
     MetricsConfig,
-    ModelConfig,
     RunConfig,
     SweepConfig,
     unknown,
 )
 
 __all__ = [
+    "AdapterConfig",
     "ClusterConfig",
     "DataConfig",
     "ExplainerConfig",
+    "FinetuneConfig",
     "MetricsConfig",
     "ModelConfig",
     "PromptConfig",

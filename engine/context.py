@@ -160,6 +160,7 @@ class StepContext:
         by_example: See `ScoreTask`.
         generation: What is explained if there are no labels, or None.
         continuation: That of the unit's example, once it is known.
+        adapter: Digest of the adapter to switch on, or "" for the base.
     """
 
     factors: Mapping[str, str]
@@ -176,6 +177,7 @@ class StepContext:
     by_example: bool = False
     generation: GenerationTask | None = None
     continuation: Continuation | None = None
+    adapter: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

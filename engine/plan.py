@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.adapter_section import BASE
 from engine.commits import CommittedPart
 from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
 from engine.explainers import parameters as explainer_parameters
+from engine.facts import AdapterFacts, ModelFacts
 from engine.generation_settings import class_rule
 from engine.guests.names import check_parameters, is_guest
 from engine.prompts import (
@@ -34,25 +36,6 @@ from engine.types import Example
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What planning must know of a model, without loading its weights.
-
-    Attributes:
-        digest: Of the weights and their configuration.
-        tokenizer: Specification for `engine.tokens.load_tokenizer`.
-        max_tokens: The model's window.
-        chat: Renders messages by the model's chat template, or None if it has none.
-        parameters: Number of weights, or None where it isn't known before loading.
-    """
-
-    digest: str
-    tokenizer: str
-    max_tokens: int
-    chat: Callable[[list[dict[str, str]]], str] | None = None
-    parameters: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Pair:
     """A model with a prompt: what evaluations belong to.
 
@@ -60,6 +43,7 @@ class Pair:
         key: Unique within the sweep.
         model: The model's configuration.
         weights: Digest of the model's weights; a host with others is refused.
+        adapter: The adapter that is switched on, or None for the base.
         context: What the pair's units share.
         evaluation_fingerprint: Names the pair's folder in the store.
     """
@@ -67,6 +51,7 @@ class Pair:
     key: str
     model: ModelConfig
     weights: str
+    adapter: AdapterFacts | None
     context: StepContext
     evaluation_fingerprint: str
 
@@ -169,9 +154,13 @@ def build_plan(
     for model in config.models:
         if model_key(model) not in facts:
             continue  # can't be found: reported by the caller, the others go on
-        for index, prompt in enumerate(config.prompts):
-            pair = _pair(config, model, prompt, index, facts[model_key(model)], Path(store))
-            pairs[pair.key] = pair
+        known = facts[model_key(model)]
+        for wanted in config.wanted_adapters(model):
+            if not wanted.is_base and wanted.name not in known.adapters:
+                continue
+            for index, prompt in enumerate(config.prompts):
+                pair = _pair(config, model, wanted.name, prompt, index, known, Path(store))
+                pairs[pair.key] = pair
     units = [
         unit for pair in pairs.values() for unit in shard(pair, examples, config.cluster.shard_size)
     ]
@@ -202,6 +191,7 @@ def model_key(model: ModelConfig) -> str:
 def _pair(
     config: SweepConfig,
     model: ModelConfig,
+    adapter_name: str,
     prompt: PromptConfig,
     index: int,
     facts: ModelFacts,
@@ -218,13 +208,13 @@ def _pair(
     if prompt.generation is None:
         with _naming(f"{place}.labels"):
             labels = resolve_labels(template, tokenizer, prompt.labels)
-    adapter = "none"
+    adapter = facts.adapters.get(adapter_name)
     fingerprint = digest(
         {
             "weights": facts.digest,
             "by_example": config.run.deterministic == "example",
             "precision": model.precision,
-            "adapter": adapter,
+            "adapter": BASE if adapter is None else adapter.digest,
             "template": repr(template),
             "tokenizer": digest(facts.tokenizer),
             "labels": [list(labels.strings), [list(ids) for ids in labels.token_ids]]
@@ -235,7 +225,7 @@ def _pair(
     factors = dict(
         zip(
             FACTORS,
-            (config.data.table_name, model.label, model.precision, adapter, prompt.name),
+            (config.data.table_name, model.label, model.precision, adapter_name, prompt.name),
             strict=True,
         )
     )
@@ -256,9 +246,10 @@ def _pair(
         store=str(store / fingerprint),
         by_example=config.run.deterministic == "example",
         generation=prompt.generation,
+        adapter="" if adapter is None else adapter.digest,
     )
     key = "|".join(factors[name] for name in ("model", "precision", "adapter", "prompt"))
-    return Pair(key, model, facts.digest, context, fingerprint)
+    return Pair(key, model, facts.digest, adapter, context, fingerprint)
 
 
 def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.context import MOST_TOKENS, GenerationTask
 
@@ -15,6 +15,14 @@ class Section(BaseModel):
     """A part of a sweep; its keys' docstrings are their documentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def shorthand(key: str, section: type[BaseModel]) -> BeforeValidator:
+    """Return a validator that reads a plain string as a section with `key` alone."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value,
+        json_schema_input_type=str | section,
+    )
 
 
 class Shot(Section):

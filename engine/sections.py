@@ -18,19 +18,21 @@ from pydantic import (
     model_validator,
 )
 
+from engine.adapter_section import WantedAdapter, wanted_adapters
+from engine.data_section import Data
 from engine.errors import ConfigError
 from engine.explainers import build_method
 from engine.explainers import method_names as explainer_names
 from engine.explainers import parameters as explainer_parameters
+from engine.finetune_section import FinetuneConfig
 from engine.generation_settings import check_generation, with_generation_defaults
 from engine.guests.names import is_guest
 from engine.guests.settings import check_guest, check_guest_inputs
-from engine.prompt_section import PromptConfig, Section
+from engine.model_section import Model, ModelConfig
+from engine.prompt_section import PromptConfig, Section, shorthand
 from engine.scheduling import without_scheduling
 from engine.seeds import digest
-from engine.types import FeatureKind, OperatorName, RationaleKind, Target
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from engine.types import FeatureKind, OperatorName, Target
 
 
 def _scheduling(default: Any, **kwargs: Any) -> Any:
@@ -52,93 +54,6 @@ class RunConfig(Section):
     deterministic: Literal["none", "example"] = "none"
     """`example`: form batches from one example's requests only, so that results are bit-equal on
     one kind of hardware whatever else runs; slower."""
-
-
-class ModelConfig(Section):
-    """A model, a factor of the sweep."""
-
-    name: str | None = None
-    """Short name in tables; the last part of `path` if not given."""
-    path: str
-    """Hub id, local folder, `fake:linear`, `fake:and_or` or `fake:planted`."""
-    backend: Literal["transformers", "fake"] | None = None
-    """What serves it; by default `fake` where the path says so, else `transformers`."""
-    precision: Precision = "fp32"
-    """Number format of weights and products; `auto` takes what the device does best."""
-    revision: str | None = None
-    """Git revision of a hub model."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the host: `admit_tokens`, `remember`; of transformers `batch_tokens`,
-    `prefix_cache`, `prepack`, `packing`; the fake models' weights, noise and others."""
-
-    @model_validator(mode="after")
-    def _backend_fits_path(self) -> ModelConfig:
-        fake = self.path.startswith("fake:")
-        if self.backend is not None and fake != (self.backend == "fake"):
-            raise ValueError(f"path {self.path!r} does not go with backend {self.backend!r}")
-        return self
-
-    @property
-    def label(self) -> str:
-        """The model's name in tables."""
-        return self.name or self.path.rstrip("/").split("/")[-1]
-
-    @property
-    def is_fake(self) -> bool:
-        """Whether an analytic model answers, without torch."""
-        return self.path.startswith("fake:")
-
-
-class DataConfig(Section):
-    """The examples: where they are and which column is what."""
-
-    name: str | None = None
-    """Short name in tables; made from `path` if not given."""
-    path: str
-    """`bundled:reviews`, a .jsonl, .json, .csv or .parquet file (also .gz), or a Hugging Face data
-    set such as `stanfordnlp/sst2`."""
-    subset: str | None = None
-    """Configuration name of a Hugging Face data set."""
-    split: str | None = None
-    """Split of a Hugging Face data set."""
-    inputs: dict[str, str | list[str]] = Field(
-        default_factory=lambda: dict[str, str | list[str]](text="text")
-    )
-    """Prompt variable: column, or several columns of which the first that exists is taken."""
-    label: str | None = "label"
-    """Column of the gold label, an integer or a name; null if there is none. Not read with `task:
-    generation`."""
-    label_names: list[str] | None = None
-    """Names of the integer labels in order, all of them labels of the prompt; by default the
-    prompt's order."""
-    id: str | None = None
-    """Column of the example's id; made from file name and row if not given."""
-    group: str | None = None
-    """Column whose rows are resampled together by the bootstrap."""
-    rationale: str | None = None
-    """Column of evidence spans: {field: [[start, end], …]} or [[start, end], …]."""
-    rationale_kind: RationaleKind = "human"
-    """Who marked the evidence."""
-    limit: int | None = Field(default=None, ge=1)
-    """How many examples to take, sampled by the run's seed; all if not given."""
-
-    @property
-    def table_name(self) -> str:
-        """The data set's name in tables."""
-        if self.name:
-            return self.name
-        base = self.path.split(":")[-1].rstrip("/").split("/")[-1]
-        for ending in (".gz", ".jsonl", ".json", ".csv", ".parquet"):
-            base = base.removesuffix(ending)
-        return base
-
-
-def _shorthand(key: str, section: type[BaseModel]) -> BeforeValidator:
-    """Return a validator that reads a plain string as a section with `key` alone."""
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str) else value,
-        json_schema_input_type=str | section,
-    )
 
 
 Class = Annotated[
@@ -283,9 +198,7 @@ class ClusterConfig(Section):
     """Longest time between a result and its commit: what a crash can lose."""
 
 
-Data = Annotated[DataConfig, _shorthand("path", DataConfig)]
-Model = Annotated[ModelConfig, _shorthand("path", ModelConfig)]
-Explainer = Annotated[ExplainerConfig, _shorthand("name", ExplainerConfig)]
+Explainer = Annotated[ExplainerConfig, shorthand("name", ExplainerConfig)]
 
 
 class SweepConfig(Section):
@@ -296,6 +209,7 @@ class SweepConfig(Section):
     data: Data
     prompts: list[PromptConfig] = Field(min_length=1)
     explainers: list[Explainer] = Field(default_factory=list)
+    finetune: list[FinetuneConfig] = Field(default_factory=list)
     metrics: MetricsConfig = Field(default_factory=MetricsConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
 
@@ -315,6 +229,7 @@ class SweepConfig(Section):
             ("models", [f"{m.label}, {m.precision}" for m in self.models]),
             ("prompts", [p.name for p in self.prompts]),
             ("explainers", [e.label for e in self.explainers]),
+            ("finetune", [f.name for f in self.finetune]),
         ):
             twice = {label for label in labels if labels.count(label) > 1}
             if twice:
@@ -322,6 +237,14 @@ class SweepConfig(Section):
                 raise ValueError(
                     f"{what}: {sorted(twice)} stands twice; tell them apart by `{key}`"
                 )
+        for model in self.models:
+            for adapter in model.adapters:
+                if adapter.finetune is not None and adapter.finetune not in self.finetune_seeds:
+                    known = list(self.finetune_seeds) or ["no entry of `finetune`"]
+                    raise ValueError(
+                        f"models: {model.label}: {unknown('finetune', adapter.finetune, known)}"
+                    )
+            wanted_adapters(model.adapters, self.finetune_seeds)
         if len({p.task for p in self.prompts}) > 1:
             raise ValueError("all prompts of a sweep have the same task")
         if self.task == "generation":
@@ -350,6 +273,15 @@ class SweepConfig(Section):
     def task(self) -> Literal["classification", "generation"]:
         """What is explained: labels or continuations."""
         return self.prompts[0].task
+
+    @property
+    def finetune_seeds(self) -> dict[str, list[int]]:
+        """Name of each entry of `finetune` -> its training seeds."""
+        return {entry.name: entry.seeds for entry in self.finetune}
+
+    def wanted_adapters(self, model: ModelConfig) -> tuple[WantedAdapter, ...]:
+        """Return the adapters of a model one by one, the base among them if it is asked for."""
+        return wanted_adapters(model.adapters, self.finetune_seeds)
 
     @property
     def label_names(self) -> tuple[str, ...]:

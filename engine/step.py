@@ -177,7 +177,7 @@ def _request(context: StepContext, asking: Sequence[Session]) -> tuple[pa.Table,
         n_rows += sequences.n_rows
     task = schema.ScoreTask(
         tuple(tuple(t) for t in context.labels.token_ids),
-        context.factors["adapter"] if context.factors["adapter"] != "none" else "",
+        context.adapter,
         context.by_example,
     )
     examples = np.repeat(np.arange(len(ids)), [sequences.n_rows for sequences in ids])

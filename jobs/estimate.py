@@ -87,7 +87,7 @@ def _spending_all(context: StepContext) -> StepContext:
 
 def print_plan(config: SweepConfig, console: Console) -> None:
     """Print a table of pairs with units, evaluations, tokens and an estimate of the time."""
-    plan, data, broken = prepare(config)
+    plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
     plan = folder.as_cut(plan)
@@ -123,12 +123,12 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     )
     for failure in data.failures:
         console.print(f"failure: {failure.message}", markup=False)
-    for key, message in broken.items():
-        console.print(f"failure: {key}: {message}", markup=False)
+    for lost in missing:
+        console.print(f"failure: {lost.place}: {lost.message}", markup=False)
 
 
 def _parameters(plan: Plan) -> dict[str, int | None]:
-    facts, _ = facts_of([pair.model for pair in plan.pairs.values()])
+    facts, _ = facts_of(plan.config)
     by_model = {key: fact.parameters for key, fact in facts.items()}
     return {
         key: by_model[f"{pair.model.label}/{pair.model.precision}"]

@@ -123,6 +123,6 @@ def _plan(sweep: SweepConfig, text: str) -> tuple[Plan, Unit]:
         raise ConfigError(f"explain takes one text, but the prompt has the inputs {inputs}")
     example = Example("text", {inputs[0]: text})
     sweep = sweep.model_copy(update={"models": sweep.models[:1], "prompts": sweep.prompts[:1]})
-    facts, _ = facts_of(sweep.models)
+    facts, _ = facts_of(sweep)
     plan = build_plan(sweep, [example], facts, "store")
     return plan, plan.units[0]

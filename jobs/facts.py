@@ -1,16 +1,19 @@
-"""What planning needs of models: tokenizer, window, digest; no weights are loaded."""
+"""What planning needs of models and adapters: tokenizer, window, digests; no weights are loaded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from actors.backend import HostSpec
 from actors.host import make_backend
-from engine.config import ModelConfig
+from engine.adapter_section import WantedAdapter
+from engine.config import ModelConfig, SweepConfig
 from engine.errors import ModelError
-from engine.plan import ModelFacts, model_key
+from engine.facts import AdapterFacts, Lost, ModelFacts
+from engine.plan import model_key
 
 NO_WINDOW = 2**31 - 1
 """Stands for a model without a longest input."""
@@ -56,28 +59,54 @@ def model_path(model: ModelConfig) -> str:
     return f"{model.path}@{model.revision}" if model.revision else model.path
 
 
-def facts_of(
-    models: Sequence[ModelConfig],
-) -> tuple[dict[str, ModelFacts], dict[str, str]]:
-    """Return the facts by model key, and why the others have none.
+def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
+    """Return the facts of one adapter.
+
+    Raises:
+        ModelError: It can't be found, or the model's backend can't serve it.
+    """
+    if wanted.path is None:
+        raise ModelError(f"the adapter {wanted.name} has not been trained yet")
+    from actors.adapter_files import read_adapter
+
+    files = read_adapter(wanted.path)
+    return AdapterFacts(files.digest, str(files.folder))
+
+
+def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
+    """Return the facts by model key, and which models and adapters have none.
 
     Raises:
         ModelError: None of the models can be found.
     """
     facts: dict[str, ModelFacts] = {}
-    broken: dict[str, str] = {}
-    for model in models:
+    lost: list[Lost] = []
+    for model in config.models:
         try:
-            facts[model_key(model)] = model_facts(model)
+            known = model_facts(model)
         except ModelError as error:
-            broken[model_key(model)] = str(error)
+            lost.append(Lost(model.label, model.precision, "", "not_found", str(error)))
+            continue
+        adapters = {}
+        for wanted in config.wanted_adapters(model):
+            if wanted.is_base:
+                continue
+            try:
+                adapters[wanted.name] = adapter_facts(model, wanted)
+            except ModelError as error:
+                place = (model.label, model.precision, wanted.name)
+                lost.append(Lost(*place, "no_adapter", str(error)))
+        facts[model_key(model)] = replace(known, adapters=adapters)
     if not facts:
-        raise ModelError("\n".join(broken.values()))
-    return facts, broken
+        raise ModelError("\n".join(each.message for each in lost))
+    return facts, lost
 
 
-def host_spec(model: ModelConfig, device: str = "auto") -> HostSpec:
-    """Return how to make a host of a model."""
+def host_spec(
+    model: ModelConfig, device: str = "auto", adapters: Iterable[AdapterFacts] = ()
+) -> HostSpec:
+    """Return how to make a host of a model, for all these adapters."""
     options: Mapping[str, object] = model.options
     backend = "fake" if model.is_fake else "transformers"
-    return HostSpec(model_path(model), backend, model.precision, device, 0, options)
+    folders = {adapter.digest: adapter.path for adapter in adapters}
+    return HostSpec(model_path(model), backend, model.precision, device, 0, options, folders)

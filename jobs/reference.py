@@ -17,10 +17,12 @@ from engine.guests import names as guests
 SECTIONS = (
     ("run", "RunConfig"),
     ("models", "ModelConfig"),
+    ("models.adapters", "AdapterConfig"),
     ("data", "DataConfig"),
     ("prompt", "PromptConfig"),
     ("prompt.shots", "Shot"),
     ("explainers", "ExplainerConfig"),
+    ("finetune", "FinetuneConfig"),
     ("metrics", "MetricsConfig"),
     ("cluster", "ClusterConfig"),
 )

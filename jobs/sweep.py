@@ -25,6 +25,7 @@ from engine.config import SweepConfig
 from engine.context import Unit
 from engine.data import LoadedData, example_key, load_examples
 from engine.errors import ModelError, RunFolderError
+from engine.facts import Lost
 from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
 from engine.seeds import digest
 from engine.step import content_free_examples
@@ -50,16 +51,16 @@ class Outcome:
     evaluations: int
 
 
-def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, dict[str, str]]:
-    """Return the plan, the data with its failures, and the models that can't be found.
+def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, list[Lost]]:
+    """Return the plan, the data with its failures, and models and adapters that can't be had.
 
     Raises:
         RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
     """
     data = load_examples(data_source(config))
-    facts, broken = facts_of(config.models)
+    facts, lost = facts_of(config)
     store = absolute(config.run.store)
-    return build_plan(config, data.examples, facts, store), data, broken
+    return build_plan(config, data.examples, facts, store), data, lost
 
 
 def absolute(path: str) -> Path:
@@ -79,10 +80,10 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         RayxaiError: Nothing could be done, or the sweep had to stop; the same call continues it.
     """
     started = time.monotonic()
-    plan, data, broken = prepare(config)
+    plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
-    lost = _data_failures(plan, data, broken)
+    lost = _early_failures(plan, data, missing)
     if _is_finished(folder, folder.as_cut(plan), lost):
         code = int(folder.record["code"])
         console.print(f"Finished already: {len(plan.units)} units are committed, nothing to do.")
@@ -178,7 +179,8 @@ def _run_model(
     pairs = {u.pair: plan.pairs[u.pair] for u in units}
     model = next(iter(pairs.values())).model
     threads = plan.config.cluster.threads
-    spec = host_spec(model)
+    adapters = [pair.adapter for pair in pairs.values() if pair.adapter is not None]
+    spec = host_spec(model, adapters=adapters)
     fleet = Fleet(HostActor, lambda: host_arguments(spec, threads, layout.per_node), layout)
 
     def store_log(path: str) -> CommitLog:
@@ -264,7 +266,7 @@ def _note_rate(folder: RunFolder, key: str, fleet: Fleet, seconds: float) -> Non
     folder.update(hosts=hosts)
 
 
-def _data_failures(plan: Plan, data: LoadedData, broken: Mapping[str, str]) -> UnitResult:
+def _early_failures(plan: Plan, data: LoadedData, missing: Sequence[Lost]) -> UnitResult:
     """Return the failures that were there before any unit: bad rows, models that aren't found."""
     name = plan.config.data.table_name
     rows: list[dict[str, Any]] = [
@@ -282,13 +284,14 @@ def _data_failures(plan: Plan, data: LoadedData, broken: Mapping[str, str]) -> U
         {
             "unit": "",
             "data": name,
-            "model": key.rsplit("/", 1)[0],
-            "precision": key.rsplit("/", 1)[1],
+            "model": lost.model,
+            "precision": lost.precision,
+            "adapter": lost.adapter or None,
             "stage": "model",
-            "code": "not_found",
-            "message": message,
+            "code": lost.code,
+            "message": lost.message,
         }
-        for key, message in broken.items()
+        for lost in missing
     ]
     return _failures_result("before", rows)
 

@@ -109,7 +109,7 @@ class Bench:
         shared = {"target": "probability", "class": "positive", "seed": SEED}
         config = parse_config({**self._raw, "explainers": [{**shared, **e} for e in explainers]})
         examples = [Example(f"text-{i}", {"text": t}) for i, t in enumerate(self.texts)]
-        facts, _ = facts_of(config.models)
+        facts, _ = facts_of(config)
         plan = build_plan(config, examples, facts, "store")
         [unit] = plan.units
         return plan.pairs[unit.pair], unit

@@ -68,7 +68,7 @@ def run(
     """
     config = _config(model, data, examples, max_steps, baselines)
     loaded = load_examples(data_source(config))
-    facts, _ = facts_of(config.models)
+    facts, _ = facts_of(config)
     plan = build_plan(config, loaded.examples, facts, "store")
     [pair] = plan.pairs.values()
     host = Host(host_spec(pair.model))

@@ -56,7 +56,7 @@ def plan_of(explainer: dict[str, object]) -> Plan:
         }
     )
     examples = [Example(f"text-{i}", {"text": text}) for i, text in enumerate(TEXTS)]
-    facts, _ = facts_of(config.models)
+    facts, _ = facts_of(config)
     return build_plan(config, examples, facts, "store")
 
 

@@ -88,7 +88,7 @@ def plan_of(
         "metrics": {"random_orders": 2},
     }
     config = parse_config(raw)
-    facts, _ = facts_of(config.models)
+    facts, _ = facts_of(config)
     examples = [
         Example(f"e{i}", {"text": text, "answer": answer})
         for i, (text, answer) in enumerate(zip(TEXTS, ANSWERS, strict=True))

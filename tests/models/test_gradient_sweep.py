@@ -70,7 +70,7 @@ def plan_of(folder: Path, *explainers: Any, **changes: Any) -> tuple[Plan, Pair]
         **changes,
     }
     config = parse_config(raw)
-    facts, _ = facts_of(config.models)
+    facts, _ = facts_of(config)
     examples = [Example(f"e{i}", {"text": text}) for i, text in enumerate(TEXTS)]
     plan = build_plan(config, examples, facts, "store")
     return plan, next(iter(plan.pairs.values()))

@@ -22,9 +22,9 @@ from engine.config import (
     load_config,
     parse_config,
 )
+from engine.data_section import DataConfig
 from engine.errors import ConfigError
 from engine.prompt_section import Shot
-from engine.sections import DataConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
@@ -418,7 +418,15 @@ class TestFingerprint:
     def test_every_key_is_looked_at(self) -> None:
         """A new key needs a decision: does it change results?"""
         generation = {f"prompts.0.{key}" for key in ("task", "continuation", "max_new_tokens")}
-        assert every_key() | {"explainers.0.num_samples"} == set(OTHER) | generation
+        apart = {"models.0.adapters"} | generation
+        assert every_key() | {"explainers.0.num_samples"} == set(OTHER) | apart
+
+    def test_adapters_change_results(self) -> None:
+        with_adapters = [
+            full(models=[{"path": "some/model", "adapters": adapters}])
+            for adapters in (["none"], ["none", "tuned"], ["tuned", "none"])
+        ]
+        assert len({parse_config(raw).run_fingerprint() for raw in with_adapters}) == 3
 
     @pytest.mark.parametrize("key", OTHER)
     def test_covers_exactly_what_changes_results(self, key: str) -> None:

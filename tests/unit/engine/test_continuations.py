@@ -15,8 +15,9 @@ from engine.config import parse_config
 from engine.context import MOST_TOKENS, Continuation
 from engine.continuations import token_probabilities, token_values
 from engine.errors import ConfigError, ExampleError
+from engine.facts import ModelFacts
 from engine.generations import GenerationAnswer, generation_reply, read_generation_request
-from engine.plan import ModelFacts, Pair, Plan, build_plan
+from engine.plan import Pair, Plan, build_plan
 from engine.ragged import Ragged
 from engine.schema import ScoreCost, score_reply, task_of
 from engine.step import run_in_process

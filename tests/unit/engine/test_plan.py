@@ -13,8 +13,8 @@ from engine.commits import CommittedPart
 from engine.config import SweepConfig, parse_config
 from engine.data import example_key
 from engine.errors import ConfigError
+from engine.facts import AdapterFacts, ModelFacts
 from engine.plan import (
-    ModelFacts,
     build_plan,
     data_source,
     run_record,
@@ -347,3 +347,33 @@ class TestFile:
         assert isinstance(config, dict)
         assert parse_config(config) == plan.config
         assert list(record["evaluation_fingerprints"]) == list(plan.pairs)  # type: ignore[call-overload]
+
+
+class TestAdapters:
+    FACTS = ModelFacts("weights", "bytes", 4096, adapters={"tuned": AdapterFacts("a1b2", "/there")})
+
+    def pairs(self, *adapters: object) -> Any:
+        models = [{"name": "m", "path": "some/model", "adapters": list(adapters)}]
+        config = sweep("occlusion", models=models)
+        return build_plan(config, EXAMPLES, {"m/fp32": self.FACTS}, "store").pairs
+
+    def test_each_is_a_pair_with_evaluations_of_its_own(self) -> None:
+        pairs = self.pairs("none", "folder/tuned")
+        base, tuned = pairs.values()
+        assert list(pairs) == ["m|fp32|none|review", "m|fp32|tuned|review"]
+        assert (base.adapter, base.context.adapter) == (None, "")
+        assert (tuned.adapter, tuned.context.adapter) == (AdapterFacts("a1b2", "/there"), "a1b2")
+        assert base.evaluation_fingerprint != tuned.evaluation_fingerprint
+        assert base.model == tuned.model  # so that one host serves both
+
+    def test_its_name_is_no_part_of_what_an_evaluation_is(self) -> None:
+        other = ModelFacts("weights", "bytes", 4096, adapters={"x": AdapterFacts("a1b2", "/else")})
+        config = sweep(
+            "occlusion", models=[{"name": "m", "path": "some/model", "adapters": ["folder/x"]}]
+        )
+        (renamed,) = build_plan(config, EXAMPLES, {"m/fp32": other}, "store").pairs.values()
+        (tuned,) = self.pairs("folder/tuned").values()
+        assert renamed.evaluation_fingerprint == tuned.evaluation_fingerprint
+
+    def test_one_that_is_not_at_hand_leaves_the_others(self) -> None:
+        assert list(self.pairs("none", "folder/gone")) == ["m|fp32|none|review"]

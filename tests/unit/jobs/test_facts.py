@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, SweepConfig
 from engine.errors import ConfigError, ModelError
 from jobs.facts import facts_of, host_spec, model_facts, model_path
+from tests.unit.fake_sweep import sweep
 
 
 def model(path: str = "fake:linear", **fields: Any) -> ModelConfig:
     return ModelConfig(path=path, **fields)
+
+
+def sweep_of(*models: ModelConfig) -> SweepConfig:
+    return sweep().model_copy(update={"models": list(models)})
 
 
 @pytest.fixture(autouse=True)
@@ -56,19 +61,19 @@ class TestFakeModels:
 class TestFactsOf:
     def test_a_missing_model_leaves_the_others(self, tmp_path: Path) -> None:
         gone = model(str(tmp_path / "gone"), precision="bf16")
-        facts, broken = facts_of([model(), gone])
+        facts, lost = facts_of(sweep_of(model(), gone))
         assert list(facts) == ["fake:linear/fp32"]
-        assert list(broken) == ["gone/bf16"]
-        assert str(tmp_path / "gone") in broken["gone/bf16"]
+        assert [each.place for each in lost] == ["gone/bf16"]
+        assert str(tmp_path / "gone") in lost[0].message
 
     def test_none_of_them(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError) as error:
-            facts_of([model(str(tmp_path / name)) for name in ("a1", "b2")])
+            facts_of(sweep_of(*(model(str(tmp_path / name)) for name in ("a1", "b2"))))
         assert "a1" in str(error.value)
         assert "b2" in str(error.value)
 
     def test_the_same_model_in_two_precisions(self) -> None:
-        facts, _ = facts_of([model(), model(precision="bf16")])
+        facts, _ = facts_of(sweep_of(model(), model(precision="bf16")))
         assert list(facts) == ["fake:linear/fp32", "fake:linear/bf16"]
 
 

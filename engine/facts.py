@@ -1,0 +1,63 @@
+"""What planning must know of models and adapters, without loading weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class AdapterFacts(NamedTuple):
+    """An adapter that is at hand.
+
+    Attributes:
+        digest: Of its weights and their configuration.
+        path: Folder of its files.
+    """
+
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model that is at hand.
+
+    Attributes:
+        digest: Of the weights and their configuration.
+        tokenizer: Specification for `engine.tokens.load_tokenizer`.
+        max_tokens: The model's window.
+        chat: Renders messages by the model's chat template, or None if it has none.
+        parameters: Number of weights, or None where it isn't known before loading.
+        adapters: By name in tables, those that can be served; the base isn't among them.
+    """
+
+    digest: str
+    tokenizer: str
+    max_tokens: int
+    chat: Callable[[list[dict[str, str]]], str] | None = None
+    parameters: int | None = None
+    adapters: Mapping[str, AdapterFacts] = field(default_factory=dict)
+
+
+class Lost(NamedTuple):
+    """A model, or one of its adapters, that can't be had.
+
+    Attributes:
+        model: Its name in tables.
+        precision: Its number format.
+        adapter: The adapter's name, or "" where it is the model.
+        code: What kind of failure.
+        message: What was tried, and what to do.
+    """
+
+    model: str
+    precision: str
+    adapter: str
+    code: str
+    message: str
+
+    @property
+    def place(self) -> str:
+        """Model, precision and adapter, for people."""
+        return f"{self.model}/{self.precision}" + (f" with {self.adapter}" if self.adapter else "")
