@@ -88,6 +88,7 @@ def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
         rationale=data.rationale,
         rationale_kind=data.rationale_kind,
         label_names=tuple(data.label_names or config.label_names),
+        skip_other_labels=data.other_labels == "skip",
         limit=data.limit,
         seed=config.run.seed,
         split=data.split,

@@ -93,7 +93,9 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     plan = folder.as_cut(plan)
     left = {unit.id for unit in folder.left(plan)}
     console.print(
-        f"{len(data.examples)} examples of {data.n_total} in {config.data.path}; "
+        f"{len(data.examples)} examples of {data.n_total} in {config.data.path}"
+        + (f" ({data.n_other_labels} with other labels left out)" if data.n_other_labels else "")
+        + "; "
         f"{len(plan.units)} units, {len(plan.units) - len(left)} of them done"
     )
     sample = plan.examples[:: max(1, len(plan.examples) // SAMPLE)][:SAMPLE]

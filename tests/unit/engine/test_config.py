@@ -353,6 +353,7 @@ OTHER: dict[str, Any] = {
     "data.inputs": {"text": "sentence"},
     "data.label": "gold",
     "data.label_names": ["positive", "negative"],
+    "data.other_labels": "skip",
     "data.id": "id",
     "data.group": "film",
     "data.rationale": "evidence",
