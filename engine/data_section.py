@@ -45,6 +45,9 @@ class DataConfig(Section):
     """Who marked the evidence."""
     limit: int | None = Field(default=None, ge=1)
     """How many examples to take, sampled by the run's seed; all if not given."""
+    explain_limit: int | None = Field(default=None, ge=0)
+    """How many of them to explain, sampled by the run's seed, the same of every model; the others
+    are predicted only. All if not given."""
 
     @property
     def table_name(self) -> str:

@@ -359,6 +359,7 @@ OTHER: dict[str, Any] = {
     "data.rationale": "evidence",
     "data.rationale_kind": "author_marked",
     "data.limit": 7,
+    "data.explain_limit": 3,
     "prompts.0.name": "other",
     "prompts.0.template": "Text: {text}\nSentiment:",
     "prompts.0.chat": [{"role": "user", "content": "{text}"}],
