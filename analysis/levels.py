@@ -109,7 +109,7 @@ def _models(found: Sequence[Level], config: SweepConfig | None) -> list[str]:
 def _twins(config: SweepConfig | None) -> dict[tuple[str, str], str]:
     """Return, for each replicate (label, precision), the model that it repeats."""
     first: dict[str, str] = {}
-    twins = {}
+    twins: dict[tuple[str, str], str] = {}
     entries = [] if config is None else [(m, _plain(m)) for m in config.models]
     for model, plain in sorted(entries, key=lambda entry: entry[1].get("replicate", 0)):
         same = repr({k: plain[k] for k in plain if k not in ("name", "replicate", "adapters")})

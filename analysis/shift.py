@@ -24,7 +24,7 @@ from analysis.bootstrap import (
 from analysis.comparison import COMPARISON_COLUMNS
 from analysis.context import MIN_GROUPS, TOO_FEW
 from analysis.levels import NOISE, Comparison, Kind, family_of
-from analysis.shift_examples import EXPLAINED_COLUMNS, Shift
+from analysis.shift_examples import EXPLAINED_COLUMNS, SIDES, Shift
 from analysis.tidy import FACTOR_COLUMNS, Columns, Row, measure, table
 from engine.metrics.paired import EFFECT_SIZES, effect_sizes
 from engine.metrics.shift import BETWEEN, LEVEL
@@ -93,8 +93,8 @@ def _rows(shift: Shift, noise: _Noise) -> Iterator[Row]:
                 over = mean(values - _numbers(frame, metric), codes, key)
                 yield row(metric, f"minus_{kind}", over, _verdict(metric, over))
     for metric in LEVEL:
-        sides = [_numbers(compared, f"{metric}_{side}") for side in ("reference", "other")]
-        for quantity, estimate in _paired(*sides, codes, key):
+        a, b = (_numbers(compared, f"{metric}_{side}") for side in SIDES)
+        for quantity, estimate in _paired(a, b, codes, key):
             yield row(metric, quantity, estimate)
 
 

@@ -192,7 +192,8 @@ def _compare(
         same_prediction="same_prediction",
         refused="refused",
     ).join(statistics, on="example", how="left", maintain_order="left")
-    return both.cast(dict(EXAMPLE_COLUMNS)).select(list(EXAMPLE_COLUMNS))
+    columns = [pl.col(name).cast(kind) for name, kind in EXAMPLE_COLUMNS.items()]
+    return both.select(columns)
 
 
 def _said(side: str) -> pl.Expr:

@@ -107,8 +107,8 @@ def level(scores_MF: FloatMF) -> dict[str, FloatM]:
     """
     n = scores_MF.shape[1]
     mass = np.abs(scores_MF).sum(axis=1)
-    magnitudes = np.abs(scores_MF) / np.where(mass > 0, mass, 1.0)[:, None]
-    shares = np.sort(magnitudes, axis=1)
+    sizes = np.abs(settle(scores_MF))
+    shares = np.sort(sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1.0), axis=1)
     weighed = (mass > 0) & (n > 1)
     places = np.arange(1, n + 1)
     gini = (2 * (places * shares).sum(axis=1) - (n + 1)) / max(n - 1, 1)
