@@ -23,7 +23,7 @@ def load_examples(source: DataSource) -> LoadedData:
     examples: dict[str, Example] = {}
     failures: list[RowFailure] = []
     columns: set[str] = set()
-    n_total = 0
+    n_total = left_out = 0
     for n_total, row in enumerate(read_rows(source), 1):
         if row.values is not None and not columns:
             source = source.resolved(row.values.keys())
@@ -35,14 +35,19 @@ def load_examples(source: DataSource) -> LoadedData:
                 raise ExampleError("duplicate_id", f"the id {example.id!r} is used by a row before")
             examples[example.id] = example
         except ExampleError as error:
+            if error.code == "bad_label" and source.skip_other_labels:
+                left_out += 1
+                continue
             name = _name(row, source, default_id)
             failures.append(RowFailure(row.place, name, error.code, f"{row.place}: {error}"))
     if columns:
         check_columns(source, columns)
     if not examples:
         reason = f"the first is {failures[0].message}" if failures else "the file is empty"
+        if left_out == n_total > 0:
+            reason = f"all have labels that are none of {list(source.label_names)}"
         raise DataError(f"{source.path} has no usable row of {n_total}: {reason}")
-    return LoadedData(_sample(list(examples.values()), source), tuple(failures), n_total)
+    return LoadedData(_sample(list(examples.values()), source), tuple(failures), n_total, left_out)
 
 
 def example_key(fields: Mapping[str, str]) -> str:
