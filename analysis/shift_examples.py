@@ -6,7 +6,7 @@ spans. The coalitions behind both are the same too, for they never depend on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from analysis.bootstrap import FloatN
 from analysis.comparison import COMPARISON_COLUMNS, keys_of
 from analysis.levels import Comparison, Level
 from analysis.load import RunTables
@@ -230,17 +229,14 @@ def _statistics(compared: pl.DataFrame) -> pl.DataFrame:
     parts = []
     for part in compared.partition_by("n_features", maintain_order=True):
         sides = [_dense(part[name], int(part["n_features"][0])) for name in ("values", "wanted")]
-        columns: dict[str, FloatN] = dict(between(*sides))
+        found = between(*sides)
         for side, values in zip(SIDES, sides, strict=True):
-            columns |= {f"{name}_{side}": column for name, column in level(values).items()}
-        parts.append(part.select("example").with_columns(**_series(columns)))
+            found |= {f"{name}_{side}": column for name, column in level(values).items()}
+        columns = {name: found[name] for name in STATISTICS}
+        parts.append(pl.DataFrame({"example": part["example"], **columns}))
     schema = {"example": pl.String, **dict.fromkeys(STATISTICS, pl.Float64)}
-    return pl.concat([pl.DataFrame(schema=schema), *(p.select(list(schema)) for p in parts)])
+    return pl.concat([pl.DataFrame(schema=schema), *parts]).fill_nan(None)
 
 
 def _dense(lists: pl.Series, n: int) -> npt.NDArray[np.float64]:
     return lists.explode().to_numpy().astype(np.float64).reshape(len(lists), n)
-
-
-def _series(columns: Mapping[str, FloatN]) -> dict[str, pl.Series]:
-    return {name: pl.Series(column).fill_nan(None) for name, column in columns.items()}

@@ -120,12 +120,12 @@ def test_what_is_not_defined_is_nan_and_never_zero() -> None:
     assert math.isnan(of([0, 0])["entropy"])
 
 
-@given(pairs, st.sampled_from([1e-200, 1e-3, 1e150]))
-def test_likeness_does_not_depend_on_the_scale(sides: tuple[FloatF, FloatF], by: float) -> None:
-    a, b = sides
-    before, after = one(a, b), one(a, b * by)
+@pytest.mark.parametrize("by", [1e-200, 1e-3, 1e150])
+def test_likeness_does_not_depend_on_the_scale(by: float) -> None:
+    a, b = np.random.default_rng(2).integers(-4, 5, size=(2, 40, 7)).astype(float)
+    before, after = between(a, b), between(a, b * by)
     for name in set(BETWEEN) - {"mass_ratio"}:
-        assert same(after[name], None if math.isnan(before[name]) else before[name]), name
+        assert after[name] == pytest.approx(before[name], nan_ok=True), name
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
