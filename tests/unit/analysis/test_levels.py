@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.levels import Comparison, Level, comparisons, family_of
+from engine.config import ModelConfig
 from tests.unit.fake_sweep import sweep
 
 LINEAR = {"name": "linear", "path": "fake:linear"}
@@ -109,6 +110,29 @@ def test_explainers_that_are_equal_but_for_the_seed() -> None:
         for pair in (("lime", "lime.7"), ("lime", "lime.8"))
     ]
     assert all(c.reference == c.other for c in made)
+
+
+class Repeatable(ModelConfig):
+    """A model's section with the key by which it may stand twice."""
+
+    replicate: int = 0
+
+
+def test_a_replicate_is_compared_with_its_twin_alone() -> None:
+    entries = [
+        Repeatable(name="linear#1", path="hub/linear", replicate=1),
+        Repeatable(name="linear", path="hub/linear", adapters=["none", "tuned"]),
+        Repeatable(name="other#1", path="hub/other", replicate=1),
+    ]
+    setting = config({"name": "lime", "id": "a"}, {"name": "lime", "id": "b", "seed": 1})
+    setting = setting.model_copy(update={"models": entries})
+    found = [at("linear"), at("linear", adapter="tuned"), at("linear#1"), at("other#1")]
+    made = comparisons(found, setting)
+    assert brief(made, "replicate") == [("replicate", "linear/fp32/none", "linear#1/fp32/none")]
+    # it is no model of its own anywhere else; what has no twin is
+    assert brief(made, "model") == [("model", "linear/fp32/none", "other#1/fp32/none")]
+    seeded = [c.reference.model for c in made if c.kind == "explainer_seed"]
+    assert seeded == ["linear", "linear", "other#1"]
 
 
 def test_other_data_and_prompts_are_never_compared() -> None:
