@@ -133,7 +133,10 @@ def _performance(cells: _Cells) -> _Named:
 
 def _movement(accuracy: Mapping[tuple[Any, ...], Row], cells: _Cells) -> _Named:
     row = next(iter(cells.values()))
-    found = {title_of(_JUDGED): _cell(cells.get((_JUDGED, "between")))}
+    found = {}
+    if not is_noise(row) and (change := accuracy.get(_levels(row))) is not None:
+        found["Accuracy, difference"] = _cell(change, signed=True)
+    found[title_of(_JUDGED)] = _cell(cells.get((_JUDGED, "between")))
     for kind, name in NOISE_NAMES.items():
         if judged := cells.get((_JUDGED, f"minus_{kind}")):
             cell = cell_of(judged)
@@ -142,8 +145,6 @@ def _movement(accuracy: Mapping[tuple[Any, ...], Row], cells: _Cells) -> _Named:
     for metric, quantity in _SHIFT:
         name = title_of(metric) + (", difference" if quantity == "difference" else "")
         found[name] = _cell(cells.get((metric, quantity)), signed=quantity == "difference")
-    if not is_noise(row) and (change := accuracy.get(_levels(row))) is not None:
-        found["Accuracy, difference"] = _cell(change, signed=True)
     refused = f"{row['n_refused']} refused" if row["n_refused"] else ""
     n = max(each["n"] + each["n_undefined"] for each in cells.values())
     found["Examples"] = Cell(number(int(n)), refused)
