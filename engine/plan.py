@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.adapter_section import BASE
 from engine.commits import CommittedPart
-from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
+from engine.config import DataConfig, ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
@@ -78,9 +78,9 @@ class Plan:
     explained: frozenset[str]
 
 
-def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
-    """Return where the sweep's examples come from."""
-    data = config.data
+def data_source(config: SweepConfig, data: DataConfig | None = None) -> DataSource:
+    """Return where the sweep's examples come from, or those of other data with its labels."""
+    data = data or config.data
     return DataSource(
         path=data.path,
         inputs=dict(data.inputs),
@@ -152,7 +152,7 @@ def build_plan(
     Raises:
         ConfigError: A prompt doesn't fit a model or the data.
     """
-    examples = _with_gold(config, examples)
+    examples = with_gold(config, config.data, examples)
     pairs = {}
     for model in config.models:
         if model_key(model) not in facts:
@@ -200,9 +200,11 @@ def _units(
     ]
 
 
-def _with_gold(config: SweepConfig, examples: Sequence[Example]) -> Sequence[Example]:
-    """Return the examples with labels that count in the prompt's order, not in the data's."""
-    names = config.data.label_names
+def with_gold(
+    config: SweepConfig, data: DataConfig, examples: Sequence[Example]
+) -> Sequence[Example]:
+    """Return examples of `data` with labels that count in the prompt's order, not in the data's."""
+    names = data.label_names
     if names is None:
         return examples
     place = [config.label_names.index(name) for name in names]
