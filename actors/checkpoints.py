@@ -38,17 +38,19 @@ def mark_complete(checkpoints: Path, step: int) -> None:
 
 
 def last_checkpoint(checkpoints: Path) -> Checkpoint | None:
-    """Return the last whole checkpoint, or None; those that were cut off are removed."""
-    found = []
-    for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / COMPLETE).exists():
-            found.append(folder)
-        else:
-            shutil.rmtree(folder)
+    """Return the last whole checkpoint, or None."""
+    found = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
     if not found:
         return None
     last = max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
     return Checkpoint(last, json.loads((last / STATE).read_text(encoding="utf-8")))
+
+
+def remove_torn(checkpoints: Path) -> None:
+    """Remove checkpoints that were cut off while they were written."""
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / COMPLETE).exists():
+            shutil.rmtree(folder)
 
 
 def stopped_early(state: dict[str, Any], patience: int | None) -> bool:

@@ -64,8 +64,8 @@ class LabelTrainer(Trainer):
             model=model,
             args=args,
             data_collator=collate,
-            train_dataset=RowDataset(rows),  # type: ignore[arg-type]
-            eval_dataset=None if validation is None else RowDataset(validation.rows),  # type: ignore[arg-type]
+            train_dataset=RowDataset(rows),
+            eval_dataset=None if validation is None else RowDataset(validation.rows),
             callbacks=[_Marker(), *stopping],
         )
         self._validation = validation

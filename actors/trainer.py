@@ -11,14 +11,13 @@ import contextlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.adapter_card import CARD, make_card
 from actors.adapter_files import CONFIG, WEIGHTS
-from actors.checkpoints import Checkpoint, folder_of, is_finished, last_checkpoint
+from actors.checkpoints import Checkpoint, folder_of, is_finished, last_checkpoint, remove_torn
 from actors.loader import load_model, resolve_model
 from actors.lora import CHECKPOINTING, with_adapter
 from actors.out_of_memory import is_out_of_memory
@@ -117,6 +116,7 @@ def _train(task: TrainingTask, folder: Path, device: str) -> dict[str, Any]:
             "finetune.max_tokens or shorten the template"
         )
     checkpoints = folder / CHECKPOINTS
+    remove_torn(checkpoints)
     last = last_checkpoint(checkpoints)
     resumed = None if last is None else int(last.state["global_step"])
     if last is None or not is_finished(last.state, entry.early_stopping):
@@ -149,10 +149,11 @@ def _run(
 ) -> None:
     """Train until the last checkpoint is written."""
     from transformers import set_seed
-    from transformers.utils import logging
+    from transformers.utils import logging as library
 
     from actors.label_trainer import LabelTrainer, Validation
 
+    logging: Any = library
     logging.set_verbosity_error()
     source = resolve_model(task.model, task.options)
     if source.digest != task.weights:

@@ -1,4 +1,4 @@
-"""Examples as token rows to train on: the prompt as scoring sees it, then the gold label's tokens."""
+"""Examples as rows of tokens: the prompt as scoring sees it, then the gold label's tokens."""
 
 from __future__ import annotations
 

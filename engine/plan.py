@@ -108,7 +108,7 @@ def build_template(
             has no chat template.
     """
     if prompt.chat is not None:
-        with _naming(f"{place}.chat"):
+        with naming(f"{place}.chat"):
             if facts.chat is None:
                 raise ConfigError("this model has no chat template; use `template`")
             messages = [{str(k): v for k, v in message.items()} for message in prompt.chat]
@@ -117,17 +117,17 @@ def build_template(
                 if name not in inputs:
                     raise ConfigError(unknown("slot", name, inputs))
             return template
-    with _naming(f"{place}.template"):
+    with naming(f"{place}.template"):
         template = parse_template(prompt.template or "", inputs, prompt.add_special_tokens)
     if not prompt.shots:
         return template
-    with _naming(f"{place}.shots"):
+    with naming(f"{place}.shots"):
         shots = [(shot.inputs, shot.label) for shot in prompt.shots]
         return few_shot(template, shots, prompt.labels, prompt.separator)
 
 
 @contextmanager
-def _naming(place: str) -> Iterator[None]:
+def naming(place: str) -> Iterator[None]:
     """Put the key in front of what is wrong with its value."""
     try:
         yield
@@ -234,7 +234,7 @@ def _pair(
         )
     labels = LabelSet((), (), ())
     if prompt.generation is None:
-        with _naming(f"{place}.labels"):
+        with naming(f"{place}.labels"):
             labels = resolve_labels(template, tokenizer, prompt.labels)
     adapter = facts.adapters.get(adapter_name)
     fingerprint = digest(
