@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from actors.backend import SequenceBatch
 from actors.bucketed import score_in_buckets
@@ -68,6 +74,7 @@ class LabelTrainer(Trainer):
             eval_dataset=None if validation is None else RowDataset(validation.rows),
             callbacks=[_Marker(), *stopping],
         )
+        self.remove_callback(PrinterCallback)
         self._validation = validation
         self._report = report
         self._lengths = [len(row.ids) for row in rows]
