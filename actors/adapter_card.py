@@ -82,6 +82,7 @@ def make_card(
             "left_out": _too_long(len(task.data.validation) - len(held)),
             "accuracy": measured[-1]["eval_accuracy"] if measured else None,
             "loss": measured[-1]["eval_loss"] if measured else None,
+            "seconds": round(sum(entry["eval_seconds"] for entry in validations), 2),
         }
         if held
         else None,

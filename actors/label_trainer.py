@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +21,15 @@ from transformers import (
 from actors.backend import SequenceBatch
 from actors.bucketed import score_in_buckets
 from actors.checkpoints import mark_complete
+from actors.label_reads import output_matrix
 from actors.label_scorer import LabelScorer
+from actors.self_check import make_scorer
 from actors.training_rows import IGNORED, LengthGroups, RowDataset, TrainingRow, collate
 from engine.labels import LabelSet
 from engine.ragged import Ragged
 
-_BATCH_TOKENS = 4096  # of a batch of the validation
+_CPU_BATCH_TOKENS = 1024
+_GPU_BATCH_TOKENS = 32_768
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -79,7 +81,8 @@ class LabelTrainer(Trainer):
         self._report = report
         self._lengths = [len(row.ids) for row in rows]
         self._base = model.get_base_model()
-        self._picks = "logits_to_keep" in inspect.signature(self._base.forward).parameters
+        self._base.eval()
+        self._scorer = make_scorer(self._base, 0)[0]
         # the loss below is a sum over label tokens divided by their number in the whole step
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -102,26 +105,33 @@ class LabelTrainer(Trainer):
         labels_BT = inputs["labels"]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         row, column = (labels_BT != IGNORED).nonzero(as_tuple=True)
-        if self._picks:
-            kept, at = torch.unique(column - 1, return_inverse=True)
-            outputs = model(**rest, use_cache=False, logits_to_keep=kept)
-        else:
-            at = column - 1
-            outputs = model(**rest, use_cache=False)
-        total = functional.cross_entropy(
-            outputs.logits[row, at].float(), labels_BT[row, column], reduction="sum"
-        )
+        with self.accelerator.autocast():
+            logits = self._logits(model, rest, row, column - 1)
+        total = functional.cross_entropy(logits.float(), labels_BT[row, column], reduction="sum")
         loss = total / (len(row) if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _logits(
+        self, model: Any, inputs: dict[str, Any], row: torch.Tensor, column: torch.Tensor
+    ) -> Any:
+        """Return the logits [N, V] at N places, had as the scorer has them."""
+        if self._scorer.reading == "gathered":
+            states = self._base.base_model(**inputs, use_cache=False).last_hidden_state
+            return output_matrix(self._base)(states[row, column])
+        if self._scorer.reading == "kept":
+            kept, at = torch.unique(column, return_inverse=True)
+            return model(**inputs, use_cache=False, logits_to_keep=kept).logits[row, at]
+        return model(**inputs, use_cache=False).logits[row, column]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return accuracy and log loss on the validation examples, as scoring would read them."""
         if self._validation is None:
             raise ValueError("there is nothing to validate on")
         self._base.eval()
-        metrics = validate(self._base, self._validation, "kept" if self._picks else "full")
-        metrics = {f"eval_{name}": value for name, value in metrics.items()}
-        self.log(metrics)
+        started = time.monotonic()
+        found = validate(self._scorer, self._validation)
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log({**metrics, "eval_seconds": round(time.monotonic() - started, 2)})
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -146,24 +156,20 @@ class _Marker(TrainerCallback):
         mark_complete(Path(args.output_dir), state.global_step)
 
 
-def validate(model: Any, validation: Validation, reading: Any) -> dict[str, float]:
+def validate(scorer: LabelScorer, validation: Validation) -> dict[str, float]:
     """Return accuracy, and the mean negative log-probability of the gold among the labels.
 
     Args:
-        model: A causal language model in evaluation mode.
+        scorer: Of a causal language model in evaluation mode.
         validation: Rows and label set.
-        reading: How the scorer gets its logits, see `actors.label_reads.Reading`.
 
     Raises:
         ValueError: A prompt can't be scored; the message says why.
     """
     prompts = Ragged.of([row.ids[: row.prompt] for row in validation.rows])
-    scores = score_in_buckets(
-        LabelScorer(model, reading, None).score,
-        SequenceBatch(prompts, None),
-        validation.labels.token_ids,
-        _BATCH_TOKENS,
-    )
+    batch = SequenceBatch(prompts, None)
+    most = _CPU_BATCH_TOKENS if scorer.device.type == "cpu" else _GPU_BATCH_TOKENS
+    scores = score_in_buckets(scorer.score, batch, validation.labels.token_ids, most)
     if scores.errors:
         raise ValueError(f"validation: {next(iter(scores.errors.values()))}")
     log_probs = scores.log_probs.astype(np.float64)

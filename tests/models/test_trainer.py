@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.adapter_files import read_adapter
 from actors.checkpoints import COMPLETE, last_checkpoint
+from actors.label_scorer import LabelScorer
 from actors.label_trainer import LabelTrainer, Validation, validate
 from actors.lora import target_modules, with_adapter
 from actors.trainer import CHECKPOINTS, PROGRESS, read_card, train_adapter, training_arguments
@@ -112,9 +113,10 @@ class TestTraining:
         held = encode(*_of(task, task.data.validation))
         base = AutoModelForCausalLM.from_pretrained(model)
         adapted: Any = PeftModel.from_pretrained(base, str(folder)).eval()
+        scorer = LabelScorer(adapted.get_base_model(), "full", None)
         with adapted.disable_adapter():
-            before = validate(adapted.get_base_model(), Validation(held, task.labels), "full")
-        after = validate(adapted.get_base_model(), Validation(held, task.labels), "full")
+            before = validate(scorer, Validation(held, task.labels))
+        after = validate(scorer, Validation(held, task.labels))
         card = read_card(folder)
         assert card is not None
         assert after["accuracy"] == 1.0 > before["accuracy"]
