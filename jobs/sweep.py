@@ -36,7 +36,7 @@ from jobs.finetune import train_all, trainings_of
 from jobs.folders import absolute, run_folder
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
-from jobs.training_plan import plan_trainings, with_trained
+from jobs.training_plan import is_untrained, plan_trainings, with_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
-    if config.finetune:
+    if any(is_untrained(pair.adapter) for pair in plan.pairs.values()):
         untrained = train_all(config, trainings_of(config), console)
         plan, data, missing = prepare(config, untrained)
         folder.check(plan)

@@ -28,6 +28,9 @@ SAMPLE = 64
 """Examples whose tokens are counted; the rest is scaled up from them."""
 
 
+_UNTRAINED = "untrained "
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """An adapter that a sweep wants to have trained.
@@ -159,7 +162,7 @@ def with_trained(
             files = read_adapter(str(training.folder))
             adapter = AdapterFacts(files.digest, str(files.folder))
         elif failed is None:
-            adapter = AdapterFacts(f"untrained {training.fingerprint}", str(training.folder))
+            adapter = AdapterFacts(f"{_UNTRAINED}{training.fingerprint}", str(training.folder))
         else:
             why = failed.get(training.fingerprint, "it was not trained")
             model = training.model
@@ -169,3 +172,8 @@ def with_trained(
         known = result[key]
         result[key] = replace(known, adapters={**known.adapters, training.adapter: adapter})
     return result, lost
+
+
+def is_untrained(adapter: AdapterFacts | None) -> bool:
+    """Return whether the facts stand for an adapter that is still to be trained."""
+    return adapter is not None and adapter.digest.startswith(_UNTRAINED)
