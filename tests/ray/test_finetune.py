@@ -16,8 +16,10 @@ import yaml
 from rich.console import Console
 
 from actors.trainer import PROGRESS, read_card
+from analysis.load import RunTables
 from engine.config import parse_config
 from jobs.finetune import finetune, train_all, trainings_of
+from jobs.sweep import run_sweep
 from tests.models.trainings import raw_sweep, save_tiny, write_rows
 
 pytestmark = pytest.mark.models
@@ -71,6 +73,20 @@ class TestTrainings:
         assert "diverged" in why
         assert trainings["t-seed0"].is_done
         assert finetune(config, QUIET) == 2
+
+    def test_a_sweep_goes_on_without_what_could_not_be_trained(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        raw = sweep(model, rows, tmp_path, learning_rate=1e30, warmup=0)
+        raw["data"] = {"path": str(rows), "limit": 3}
+        raw["metrics"] = {"faithfulness": False}
+        outcome = run_sweep(parse_config(raw), QUIET)
+        assert outcome.code == 2
+        loaded = RunTables.load(outcome.folder)
+        assert loaded.predictions["adapter"].to_list() == ["none"] * 3
+        [failure] = loaded.failures.to_dicts()
+        assert (failure["adapter"], failure["code"]) == ("t-seed0", "not_trained")
+        assert "diverged" in failure["message"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig
@@ -16,11 +18,13 @@ from transformers import LlamaConfig
 from actors.adapter_card import CARD
 from actors.checkpoints import STATE, folder_of, mark_complete
 from actors.trainer import CHECKPOINTS
-from engine.config import SweepConfig, parse_config
+from engine.config import DataConfig, SweepConfig, parse_config
+from engine.data import load_examples
 from engine.errors import ConfigError, ModelError
 from engine.facts import ModelFacts
-from engine.plan import build_plan
+from engine.plan import build_plan, data_source
 from engine.types import Example
+from jobs.estimate import print_plan
 from jobs.facts import facts_of
 from jobs.training_plan import Training, plan_trainings, with_trained
 from tests.unit.fake_sweep import examples_of, sweep
@@ -177,6 +181,34 @@ class TestWhatIsThere:
         mark_complete(checkpoints, 3)
         assert training.step_done == 3
         assert other.step_done == 0
+
+
+def test_the_plan_says_what_will_be_trained(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = config_of(tmp_path, seeds=[0, 1, 2])
+    path = config.finetune[0].data.path
+    config = config.model_copy(update={"data": DataConfig(path=path, limit=4)})
+    _, trainings = planned(config, tmp_path / "store", load_examples(data_source(config)).examples)
+    finish(trainings[0])
+    checkpoints = trainings[1].folder / CHECKPOINTS
+    folder_of(checkpoints, 2).mkdir(parents=True)
+    (folder_of(checkpoints, 2) / STATE).write_text('{"global_step": 2}')
+    mark_complete(checkpoints, 2)
+    out = io.StringIO()
+    print_plan(config, Console(file=out, width=200))
+    rows = {
+        cells[1]: cells[2:6]
+        for line in out.getvalue().splitlines()
+        if "with t-seed" in line and (cells := [c.strip() for c in line.split("│")])
+    }
+    assert {name: cells[:2] for name, cells in rows.items()} == {
+        f"m/fp32 with t-seed{seed}": ["47", "3"] for seed in range(3)
+    }
+    times = [cells[3] for cells in rows.values()]
+    assert times[0] == "trained"
+    assert times[1].endswith("2 steps done")
+    assert times[2].endswith(" s")
+    assert "m|fp32|t-seed2|review" in out.getvalue()
 
 
 def test_a_label_that_does_not_fit_the_prompt_is_refused(tmp_path: Path, store: Path) -> None:
