@@ -71,7 +71,7 @@ def resolve_model(path: str, options: Mapping[str, Any] | None = None) -> ModelS
     if offline:
         if find_gguf(offline):
             return _local("package", converted(offline), path)
-        tried.append(f"the package {offline.package} isn't installed ({offline.install})")
+        tried.append(f"its package isn't installed ({offline.install})")
     raise ModelError(_not_found(path, tried))
 
 
