@@ -15,6 +15,7 @@ from analysis.complexity import complexity_table
 from analysis.context import Context
 from analysis.cost import cost_table
 from analysis.faithfulness import faithfulness_table
+from analysis.families import families_table
 from analysis.levels import comparisons, levels
 from analysis.load import RunTables
 from analysis.performance import performance_table, probabilities_table
@@ -40,14 +41,17 @@ def build_tables(run: RunTables, config: SweepConfig | None = None) -> dict[str,
     compared = comparisons(levels(run.predictions), config)
     found = shifts(run, compared)
     context = Context.of(run.predictions)
+    performance, cost = performance_table(run), cost_table(run)
+    faithfulness = faithfulness_table(run, context)
     return {
-        "performance": performance_table(run),
+        "performance": performance,
         "probabilities": probabilities_table(run),
-        "faithfulness": faithfulness_table(run, context),
+        "families": families_table(performance, faithfulness, cost),
+        "faithfulness": faithfulness,
         "complexity": complexity_table(run, context),
         "agreement": agreement_table(run, context),
         "plausibility": plausibility_table(run, context),
-        "cost": cost_table(run),
+        "cost": cost,
         "comparison": comparison_table(run, compared),
         "attribution_shift": attribution_shift_table(found),
         "shift_examples": shift_examples_table(found),
