@@ -22,15 +22,15 @@ class HostSpec:
 
     Attributes:
         model: Local folder, hub id, alias of an offline model, or `fake:…`.
-        backend: `transformers` or `fake`.
+        backend: `transformers`, `vllm` or `fake`.
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Threads of the model's CPU work; 0 leaves the library's own choice.
         options: Of the queue: `admit_tokens`, and `remember`, the number of answers kept for
             prompts that come again (0: none). Of the backends: `batch_tokens` of a padded batch; of
             transformers `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False:
-            stock layers on the CPU), `packing` (False: padded batches); of the fake models their
-            own.
+            stock layers on the CPU), `packing` (False: padded batches); of vLLM those of
+            `actors.vllm_settings`; of the fake models their own.
         adapters: Digest of each LoRA adapter that may be asked for -> its folder.
     """
 
@@ -130,7 +130,8 @@ class Scores(NamedTuple):
 
     Attributes:
         log_probs: Of the label strings under the full vocabulary [S, L].
-        log_z: Log of the sum of exponentiated logits where the first label token is read [S].
+        log_z: Log of the sum of exponentiated logits where the first label token is read [S]; NaN
+            where a backend can't tell.
         tokens_computed: Tokens that went through the model, padding included.
         tokens_distinct: Distinct prefixes of the prompts and labels: the fewest tokens that exact
             scoring computes.

@@ -23,6 +23,7 @@ from actors.batching import Ids, ScoreSequence
 from actors.bucketed import BatchScores, score_in_buckets
 from actors.loader import load_model, model_window, resolve_model
 from actors.out_of_memory import free_memory, is_out_of_memory
+from actors.prompt_errors import prompt_errors
 from actors.self_check import make_scorer, packing_checked, prepack_checked, vocabulary_size
 from engine.errors import ConfigError, ModelError
 from engine.generations import GenerationAnswer, GenerationAsk
@@ -137,29 +138,14 @@ class TransformersBackend:
             raise ModelError(
                 f"this host of {self._spec.model} has no adapter {task.adapter}: run without one"
             )
-        errors: dict[int, str] = {}
-        lengths = batch.sequences.lengths
-        longest = lengths + max(map(len, task.label_ids)) - 1
-        if self._max_tokens:
-            for row in np.flatnonzero(longest > self._max_tokens).tolist():
-                errors[row] = (
-                    f"the prompt and its label have {longest[row]} tokens, the model takes "
-                    f"{self._max_tokens}: shorten the text or the template"
-                )
-        flat = batch.sequences.flat
-        for place in np.flatnonzero((flat < 0) | (flat >= self._vocabulary)).tolist():
-            row = int(np.searchsorted(batch.sequences.offsets, place, side="right")) - 1
-            errors[row] = (
-                f"the prompt has token ids outside the vocabulary of {self._vocabulary}: the "
-                "tokenizer belongs to another model"
-            )
+        errors = prompt_errors(batch, task, self._max_tokens, self._vocabulary)
         if batch.hidden is not None and not self._takes_positions:
             for row in np.flatnonzero(batch.hidden.lengths).tolist():
                 errors[row] = (
                     "this model family takes no position ids, so positions can't be hidden: use "
                     "another masking operator than pad"
                 )
-        return errors | dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "the prompt is empty")
+        return errors
 
     def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         """Score checked prompts: packed, or in padded batches where that can't be."""

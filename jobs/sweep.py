@@ -158,7 +158,10 @@ def _run_units(
     sequences = 0
     broken: dict[str, str] = {}
     with ray_session(wanted.address, wanted.num_cpus) as offered:
-        layout = lay_out(offered, wanted)
+        layouts = {
+            spread: lay_out(offered, wanted, spread)
+            for spread in {p.model.tensor_parallel for p in plan.pairs.values()}
+        }
         try:
             with SweepProgress(console, plan.config.run.name, len(left)) as progress:
                 for model in {model_key(p.model): p.model for p in plan.pairs.values()}.values():
@@ -166,6 +169,7 @@ def _run_units(
                     if not units:
                         continue
                     try:
+                        layout = layouts[model.tensor_parallel]
                         sequences += _run_model(
                             plan, units, layout, offered.cpus, folder, log, store_logs, progress
                         )
