@@ -70,7 +70,7 @@ class AdapterLayers:
             # in single precision, as peft keeps what it loads itself
             own = {name: tensor.float() for name, tensor in stored.items() if is_own(name)}
             self._peft.add_adapter(adapter, _config(files, LoraConfig), low_cpu_mem_usage=True)
-            found = set_peft_model_state_dict(
+            found: Any = set_peft_model_state_dict(
                 self._peft, own, adapter_name=adapter, low_cpu_mem_usage=True
             )
             # what the file lacks has no storage yet

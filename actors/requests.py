@@ -155,8 +155,8 @@ def groups(requests: Iterable[Pending], adapter: str = "") -> Iterator[Group]:
             parts[task.label_ids, task.adapter, order, example] = [Part(request, own)]
     ready = [found for own in parts.values() if (found := [part for part in own if len(part.rows)])]
     turns = dict.fromkeys([adapter, *(found[0].request.task.adapter for found in ready)])
-    order = {name: turn for turn, name in enumerate(turns)}
-    for found in sorted(ready, key=lambda found: order[found[0].request.task.adapter]):
+    rank = {name: turn for turn, name in enumerate(turns)}
+    for found in sorted(ready, key=lambda found: rank[found[0].request.task.adapter]):
         yield Group(found[0].request.task, found, join(found))
 
 

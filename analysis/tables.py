@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -20,11 +21,17 @@ from analysis.plausibility import plausibility_table
 from engine.schema import SCHEMA_VERSION
 
 
-def build_tables(run: RunTables) -> dict[str, pl.DataFrame]:
+def build_tables(
+    run: RunTables, hosts: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, pl.DataFrame]:
     """Return the tables by name; each ends with the columns of `engine.schema.TIDY`.
 
     Rows and their values depend on the run's rows alone, not on how it was divided or on the number
-    of threads. A table without anything to measure is empty, with its columns.
+    of threads; but for the costs. A table without anything to measure is empty, with its columns.
+
+    Args:
+        run: The run.
+        hosts: What run.json notes of the hosts.
     """
     context = Context.of(run.predictions)
     return {
@@ -34,7 +41,7 @@ def build_tables(run: RunTables) -> dict[str, pl.DataFrame]:
         "complexity": complexity_table(run, context),
         "agreement": agreement_table(run, context),
         "plausibility": plausibility_table(run, context),
-        "cost": cost_table(run),
+        "cost": cost_table(run, hosts),
     }
 
 
