@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.adapter_section import BASE
 from engine.commits import CommittedPart
-from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
+from engine.config import DataConfig, ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
@@ -78,9 +78,9 @@ class Plan:
     explained: frozenset[str]
 
 
-def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
-    """Return where the sweep's examples come from."""
-    data = config.data
+def data_source(config: SweepConfig, data: DataConfig | None = None) -> DataSource:
+    """Return where the sweep's examples come from, or those of other data with its labels."""
+    data = data or config.data
     return DataSource(
         path=data.path,
         inputs=dict(data.inputs),
@@ -108,7 +108,7 @@ def build_template(
             has no chat template.
     """
     if prompt.chat is not None:
-        with _naming(f"{place}.chat"):
+        with naming(f"{place}.chat"):
             if facts.chat is None:
                 raise ConfigError("this model has no chat template; use `template`")
             messages = [{str(k): v for k, v in message.items()} for message in prompt.chat]
@@ -117,17 +117,17 @@ def build_template(
                 if name not in inputs:
                     raise ConfigError(unknown("slot", name, inputs))
             return template
-    with _naming(f"{place}.template"):
+    with naming(f"{place}.template"):
         template = parse_template(prompt.template or "", inputs, prompt.add_special_tokens)
     if not prompt.shots:
         return template
-    with _naming(f"{place}.shots"):
+    with naming(f"{place}.shots"):
         shots = [(shot.inputs, shot.label) for shot in prompt.shots]
         return few_shot(template, shots, prompt.labels, prompt.separator)
 
 
 @contextmanager
-def _naming(place: str) -> Iterator[None]:
+def naming(place: str) -> Iterator[None]:
     """Put the key in front of what is wrong with its value."""
     try:
         yield
@@ -152,7 +152,7 @@ def build_plan(
     Raises:
         ConfigError: A prompt doesn't fit a model or the data.
     """
-    examples = _with_gold(config, examples)
+    examples = with_gold(config, config.data, examples)
     pairs = {}
     for model in config.models:
         if model_key(model) not in facts:
@@ -200,9 +200,11 @@ def _units(
     ]
 
 
-def _with_gold(config: SweepConfig, examples: Sequence[Example]) -> Sequence[Example]:
-    """Return the examples with labels that count in the prompt's order, not in the data's."""
-    names = config.data.label_names
+def with_gold(
+    config: SweepConfig, data: DataConfig, examples: Sequence[Example]
+) -> Sequence[Example]:
+    """Return examples of `data` with labels that count in the prompt's order, not in the data's."""
+    names = data.label_names
     if names is None:
         return examples
     place = [config.label_names.index(name) for name in names]
@@ -232,7 +234,7 @@ def _pair(
         )
     labels = LabelSet((), (), ())
     if prompt.generation is None:
-        with _naming(f"{place}.labels"):
+        with naming(f"{place}.labels"):
             labels = resolve_labels(template, tokenizer, prompt.labels)
     adapter = facts.adapters.get(adapter_name)
     fingerprint = digest(

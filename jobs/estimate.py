@@ -21,12 +21,14 @@ from engine.config import SweepConfig
 from engine.context import StepContext
 from engine.generations import longest_generations, most_tokens
 from engine.gradients import even_gradients, expected_tokens, no_gradients
-from engine.plan import Pair, Plan, shard
+from engine.plan import Pair, Plan, model_key, shard
 from engine.step import run_in_process
 from engine.types import Example
 from jobs.facts import facts_of
+from jobs.finetune import trainings_of
+from jobs.folders import run_folder
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare, run_folder
+from jobs.sweep import prepare
 
 SAMPLE = 8
 """Examples of each pair that are counted; the rest is scaled up from them."""
@@ -123,6 +125,8 @@ def print_plan(config: SweepConfig, console: Console) -> None:
             console.print(
                 f"{key}: {counts.failures} failures are expected on {len(sample)} examples"
             )
+    if config.finetune:
+        _print_trainings(config, console)
     console.print(table)
     if len(sample) < len(explained):
         console.print(f"Counted on {len(sample)} examples and scaled up to {len(explained)}.")
@@ -134,6 +138,23 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         console.print(f"failure: {failure.message}", markup=False)
     for lost in missing:
         console.print(f"failure: {lost.place}: {lost.message}", markup=False)
+
+
+def _print_trainings(config: SweepConfig, console: Console) -> None:
+    """Print what is trained before anything is explained."""
+    facts, _ = facts_of(config)
+    table = Table("adapter", "examples", "steps", "tokens", "time")
+    for training in trainings_of(config):
+        tokens = training.tokens()
+        # forward, and backward through frozen weights: twice the products of scoring
+        time_ = _duration(2 * tokens, facts[model_key(training.model)].parameters)
+        if training.is_done:
+            time_ = "trained"
+        elif step := training.step_done:
+            time_ += f", {step} steps done"
+        n_examples = str(len(training.task.data.train))
+        table.add_row(training.place, n_examples, str(training.steps), f"{tokens:,}", time_)
+    console.print(table)
 
 
 def _parameters(plan: Plan) -> dict[str, int | None]:

@@ -66,7 +66,7 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
         ModelError: It can't be found, isn't one of this model, or can't be served.
     """
     if wanted.path is None:
-        raise ModelError(f"the adapter {wanted.name} has not been trained yet")
+        raise ModelError(f"the adapter {wanted.name} has no folder of its own: it is trained")
     from actors.adapter_files import read_adapter
     from actors.sources import resolve_model
 
@@ -77,6 +77,8 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
 
 def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     """Return the facts by model key, and which models and adapters have none.
+
+    Adapters that the sweep trains are none of them: see `jobs.training_plan`.
 
     Raises:
         ModelError: None of the models can be found.
@@ -91,7 +93,7 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
             continue
         adapters = {}
         for wanted in config.wanted_adapters(model):
-            if wanted.is_base:
+            if wanted.path is None:
                 continue
             try:
                 adapters[wanted.name] = adapter_facts(model, wanted)

@@ -47,12 +47,24 @@ def load_examples(source: DataSource) -> LoadedData:
         if left_out == n_total > 0:
             reason = f"all have labels that are none of {list(source.label_names)}"
         raise DataError(f"{source.path} has no usable row of {n_total}: {reason}")
-    return LoadedData(_sample(list(examples.values()), source), tuple(failures), n_total, left_out)
+    chosen = sample_examples(list(examples.values()), source.limit, source.seed)
+    return LoadedData(chosen, tuple(failures), n_total, left_out)
 
 
 def example_key(fields: Mapping[str, str]) -> str:
     """Return the digest of an example's input texts, whatever its id and label."""
     return digest(dict(fields))
+
+
+def sample_examples(
+    examples: Sequence[Example], limit: int | None, seed: int
+) -> tuple[Example, ...]:
+    """Return `limit` examples in their order; which ones depends on their ids, not their order."""
+    if limit is None or limit >= len(examples):
+        return tuple(examples)
+    ranked = sorted(examples, key=lambda example: derive("sample", seed, example.id))
+    chosen = {example.id for example in ranked[:limit]}
+    return tuple(example for example in examples if example.id in chosen)
 
 
 def _check(source: DataSource) -> None:
@@ -80,12 +92,3 @@ def _name(row: RawRow, source: DataSource, default_id: str) -> str | None:
         return row_id(row.values, source, default_id)
     except ExampleError:
         return None
-
-
-def _sample(examples: Sequence[Example], source: DataSource) -> tuple[Example, ...]:
-    """Return `limit` examples in their order; which ones depends on their ids, not their order."""
-    if source.limit is None or source.limit >= len(examples):
-        return tuple(examples)
-    ranked = sorted(examples, key=lambda example: derive("sample", source.seed, example.id))
-    chosen = {example.id for example in ranked[: source.limit]}
-    return tuple(example for example in examples if example.id in chosen)
