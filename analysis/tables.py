@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -26,7 +27,11 @@ from engine.config import SweepConfig
 from engine.schema import SCHEMA_VERSION
 
 
-def build_tables(run: RunTables, config: SweepConfig | None = None) -> dict[str, pl.DataFrame]:
+def build_tables(
+    run: RunTables,
+    config: SweepConfig | None = None,
+    hosts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, pl.DataFrame]:
     """Return the tables by name.
 
     Each ends with the columns of `engine.schema.TIDY`, but for `shift_examples`, which has a row
@@ -37,11 +42,12 @@ def build_tables(run: RunTables, config: SweepConfig | None = None) -> dict[str,
         run: The committed rows.
         config: The run's configuration, for what is compared with what
             (`analysis.levels.comparisons`).
+        hosts: What run.json notes of the hosts, for the costs that are no example's.
     """
     compared = comparisons(levels(run.predictions), config)
     found = shifts(run, compared)
     context = Context.of(run.predictions)
-    performance, cost = performance_table(run), cost_table(run)
+    performance, cost = performance_table(run), cost_table(run, hosts)
     faithfulness = faithfulness_table(run, context)
     return {
         "performance": performance,
