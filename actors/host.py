@@ -124,7 +124,9 @@ class Host:
             )
             return gradient_reply([ask.key for ask in asks], [refusal] * len(asks))
         # a call a row, so that batches of scores get their turn
-        calls = [self._queue.run(partial(_answer, backend, ask, task)) for ask in asks]
+        calls = [
+            self._queue.run(partial(_answer, backend, ask, task), task.adapter) for ask in asks
+        ]
         return gradient_reply([ask.key for ask in asks], [call.result() for call in calls])
 
     def generate(self, request: pa.Table) -> pa.Table:
@@ -147,7 +149,9 @@ class Host:
         backend = self._backend
         if not isinstance(backend, GenerationBackend):
             return no_generations(request)
-        calls = [self._queue.run(partial(_continue, backend, ask, task)) for ask in asks]
+        calls = [
+            self._queue.run(partial(_continue, backend, ask, task), task.adapter) for ask in asks
+        ]
         return generation_reply([ask.key for ask in asks], [call.result() for call in calls])
 
     def stats(self) -> HostStats:

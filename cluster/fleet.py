@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -34,6 +34,34 @@ class HostHandle:
     group: Any = None
     in_flight: int = 0
     tokens: int = 0
+    adapters: list[str] = field(default_factory=list)
+    """Adapters sent there, the last one last; about what it has in memory."""
+
+    def send(self, adapter: str, kept: int) -> None:
+        """Note what a request asks for; the host keeps so many adapters."""
+        if adapter in self.adapters:
+            self.adapters.remove(adapter)
+        held = [*self.adapters, adapter]
+        spare = sum(map(bool, held)) - kept  # the base takes no room
+        for name in [a for a in held if a][: max(spare, 0)]:
+            held.remove(name)
+        self.adapters = held
+
+
+def nearest(hosts: Sequence[HostHandle], adapter: str, detour: int) -> HostHandle:
+    """Return the host for a request: the emptiest, but rather one that has the adapter.
+
+    Args:
+        hosts: At least one.
+        adapter: Digest, "" for the base, which every host has.
+        detour: Tokens by which the queue of one that has it may be longer.
+    """
+
+    def length(host: HostHandle) -> tuple[int, bool]:
+        absent = bool(adapter) and adapter not in host.adapters
+        return host.tokens + detour * absent, host.adapters[-1:] != [adapter]
+
+    return min(hosts, key=length)
 
 
 class Fleet:
@@ -115,6 +143,7 @@ class Fleet:
             return False
         ray.kill(host.actor)
         host.actor, host.in_flight, host.tokens = self._spawn(host.group), 0, 0
+        host.adapters = []
         self._load(host)
         return True
 

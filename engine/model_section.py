@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from engine.adapter_section import BASE, Adapter, AdapterConfig
 from engine.prompt_section import Section, shorthand
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4", "fp4", "int8"]
 
 
 VLLM_PRECISIONS = ("auto", "fp32", "bf16", "fp16")

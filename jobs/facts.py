@@ -53,13 +53,15 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
     """Return the facts of one adapter.
 
     Raises:
-        ModelError: It can't be found, or the model's backend can't serve it.
+        ModelError: It can't be found, isn't one of this model, or can't be served.
     """
     if wanted.path is None:
         raise ModelError(f"the adapter {wanted.name} has no folder of its own: it is trained")
     from actors.adapter_files import read_adapter
+    from actors.sources import resolve_model
 
-    files = read_adapter(wanted.path)
+    base = resolve_model(model_path(model), model.options)
+    files = read_adapter(wanted.path, base.location)
     if model.backend == "vllm" and (why := vllm_refusal(files.config)):
         raise ModelError(f"adapter {wanted.path!r}: {why}; use backend transformers")
     return AdapterFacts(files.digest, str(files.folder))
