@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.families import Targets, lora_targets
+from actors.families import lora_targets
 from engine.finetune_section import FinetuneConfig
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -45,9 +45,9 @@ def target_modules(model: Any, targets: str | list[str]) -> list[str]:
     """Return the layers that get an adapter, as peft takes them.
 
     Raises:
-        ModelError: `attention` is wanted and the family has none.
+        ModelError: `attention` or `query-value` is wanted and the family has none.
     """
     if not isinstance(targets, str):
         return list(targets)
-    wanted: Targets = "attention" if targets == "attention" else "all-linear"
+    wanted: Any = "all-linear" if targets == "auto" else targets
     return list(lora_targets(model.config, wanted))

@@ -222,6 +222,7 @@ class TestTargets:
         for targets in ("auto", "all-linear"):
             assert target_modules(build("gpt2"), targets) == ["c_attn", "c_proj", "c_fc"]
         assert target_modules(build("gpt2"), "attention") == ["c_attn", "attn.c_proj"]
+        assert target_modules(build("llama"), "query-value") == ["q_proj", "v_proj"]
         with pytest.raises(ModelError, match="mamba has no attention projections"):
             target_modules(build("mamba"), "attention")
 
