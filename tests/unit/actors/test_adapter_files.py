@@ -90,7 +90,9 @@ def test_the_digest_is_of_content(folder: Path, tmp_path: Path) -> None:
 class TestMissing:
     @pytest.fixture(autouse=True)
     def offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
     def test_folder(self, tmp_path: Path) -> None:
         assert "does not exist" in refusal(tmp_path / "gone")
