@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from actors.allocator import keep_freed_memory
 from actors.backend import (
     BackendOutOfMemoryError,
     HostInfo,
@@ -101,6 +102,8 @@ class TransformersBackend:
             torch.set_num_threads(self._spec.threads)
         source = resolve_model(self._spec.model)
         self.model = model = load_model(source, self._spec.precision, self._spec.device)
+        if model.device.type == "cpu":
+            keep_freed_memory()
         if model.device.type == "cuda" and "batch_tokens" not in self._spec.options:
             self.batch_tokens = GPU_BATCH_TOKENS
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))

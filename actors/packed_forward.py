@@ -19,12 +19,13 @@ from actors.batching import Ids
 from actors.label_reads import (
     Reading,
     ReadPlan,
-    head_logits,
     label_sums,
     output_matrix,
     read_plan,
+    read_states,
     reduce_logits,
 )
+from actors.lean_layers import LeanLayers
 from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
 from actors.tree_mask import MaskedPiece
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-PIECE = 2048
-"""Nodes that go through the model as one, on a CPU."""
+PIECE = 4096
+"""Nodes that go through the model as one, on a CPU. docs/performance.md has the sizes that were
+tried."""
 
 GPU_PIECE = 16_384
 """The same on a GPU; halved where memory runs out. Not measured on a GPU."""
@@ -51,10 +53,11 @@ LONGER = 8
 MASKED_PIECE = 512
 """Nodes of a piece whose mask spans the whole of it. Not tuned."""
 
-Route = Literal["pruned", "whole", "masked"]
-"""How a piece goes through a model. `pruned`: tree attention, the last layer for the nodes that are
-read only. `whole`: tree attention in all layers alike (families that take for granted that a layer
-returns as many states as it was given). `masked`: the family's own attention under a mask."""
+Route = Literal["lean", "pruned", "whole", "masked"]
+"""How a piece goes through a model. `lean`: layers of our own, for the families they know.
+`pruned`: tree attention, the last layer for the nodes that are read only. `whole`: tree attention
+in all layers alike (families that take for granted that a layer returns as many states as it was
+given). `masked`: the family's own attention under a mask."""
 
 
 class _Prefix(NamedTuple):
@@ -87,6 +90,9 @@ class PackedForward:
         piece: Nodes of a piece.
         block: Queries of a block.
         route: How pieces go through the model.
+
+    Raises:
+        ValueError: The model can't be run by this route.
     """
 
     def __init__(
@@ -103,6 +109,9 @@ class PackedForward:
         self._reading = reading
         self._head = output_matrix(model)
         self.route = route
+        if route == "lean" and reading != "gathered":
+            raise ValueError(f"lean layers give states, so logits can't be read {reading}")
+        self._lean = LeanLayers(model) if route == "lean" else None
         self._last = last_layer(model) if route == "pruned" else None
         self._most_prefixes = prefixes
         self._prefixes: list[_Prefix] = []  # the last used one is the last
@@ -214,6 +223,14 @@ class PackedForward:
         device = self._model.device
         nodes = slice(piece.start, piece.stop)
         at = torch.from_numpy(reads).to(device)
+        if self._lean is not None:
+            assert isinstance(state, PieceState)
+            tokens, positions = (
+                torch.from_numpy(values[nodes].astype(np.int64))
+                for values in (trie.tokens, trie.positions)
+            )
+            states = self._lean.run(tokens, positions, state, at)
+            return read_states(self._head, states, plan.tokens)
         inputs: dict[str, Any] = {
             "input_ids": torch.from_numpy(trie.tokens[nodes].astype(np.int64))[None].to(device),
             "position_ids": torch.from_numpy(trie.positions[nodes].astype(np.int64))[None].to(
@@ -232,7 +249,7 @@ class PackedForward:
                 states = self._model.base_model(**inputs).last_hidden_state[0]
                 if self._last is None:
                     states = states.index_select(0, at)
-                return reduce_logits(head_logits(self._head, states), plan.tokens)
+                return read_states(self._head, states, plan.tokens)
             # a pruned last layer has left the nodes that are read, so all that comes out is kept
             kept = at if self._last is None else 0
             logits = self._model(**inputs, logits_to_keep=kept).logits[0]
@@ -275,7 +292,7 @@ class PackedForward:
 
     @contextmanager
     def _attending(self) -> Iterator[None]:
-        if self.route == "masked":
+        if self.route in ("lean", "masked"):
             yield
             return
         config: Any = self._model.base_model.config

@@ -114,8 +114,18 @@ class PieceState:
     def _queries(self) -> _Queries:
         return self._read if self.pruned else self._all
 
+    @property
+    def n_places(self) -> int:
+        """Places of queries in all blocks, B·Q, in the layer that runs."""
+        return self._queries.nodes.numel()
+
+    @property
+    def gather(self) -> torch.Tensor | None:
+        """The row of each place [B·Q], or None where rows stand as the places do."""
+        return self._queries.gather
+
     def mask(self, window: int | None, fold: int) -> torch.Tensor:
-        """Return the additive mask [1, B, fold · Q, K] of the layer that runs.
+        """Return the additive mask [1, B, Q · fold, K] of the layer that runs.
 
         Args:
             window: Keys this many positions back or further are not seen; None for no window.
@@ -130,7 +140,7 @@ class PieceState:
                 seen &= queries.positions - self._key_positions < window
             mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
             mask.masked_fill_(~seen, torch.finfo(self._dtype).min)
-            queries.masks[window, fold] = mask.repeat(1, fold, 1)[None]
+            queries.masks[window, fold] = mask.repeat_interleave(fold, dim=1)[None]
         return queries.masks[window, fold]
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Layer:
@@ -146,25 +156,38 @@ class PieceState:
 
         if self.pruned:
             return self._captured.pop(layer)
-        if layer in self._carried:
-            before_k, before_v = self._carried[layer]
-            key = torch.cat([before_k, key], dim=1)
-            value = torch.cat([before_v, value], dim=1)
+        before = self.carried(layer)
+        if before:
+            key = torch.cat([before[0], key], dim=1)
+            value = torch.cat([before[1], value], dim=1)
+        blocks = self.by_block(layer, key, value)
+        if self.capturing:
+            self._captured[layer] = blocks
+            raise CapturedError
+        return blocks
+
+    def carried(self, layer: int) -> Layer | None:
+        """Return a layer's keys and values of the shared prefix and the carried path, if any."""
+        return self._carried.get(layer)
+
+    def by_block(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Layer:
+        """Return keys and values of the blocks [heads, B, K, width]; keep those of later pieces.
+
+        Args:
+            layer: Index of the layer.
+            key: Of the carried nodes and the piece's own [heads, carried + nodes, width].
+            value: As `key`; may differ in width.
+        """
         if len(self._carry):
             self.kept[layer] = (
                 key.index_select(1, self._carry),
                 value.index_select(1, self._carry),
             )
-        # keys and values may differ in width
         shape = (key.shape[0], self._n_blocks, -1)
-        blocks = (
+        return (
             key.index_select(1, self._keys).view(*shape, key.shape[2]),
             value.index_select(1, self._keys).view(*shape, value.shape[2]),
         )
-        if self.capturing:
-            self._captured[layer] = blocks
-            raise CapturedError
-        return blocks
 
     def blocks_of(self, query: torch.Tensor) -> torch.Tensor:
         """Return queries [heads, rows, width] by block [heads, B, Q, width]."""
@@ -254,8 +277,8 @@ def attend(
     n_keys, (n_heads, n_blocks, width, size) = keys.shape[0], by_block.shape
     fold = n_heads // n_keys
     # the queries of all heads that share keys are rows of one product
-    folded = by_block.view(n_keys, fold, n_blocks, width, size).transpose(1, 2)
-    folded = folded.reshape(n_keys, n_blocks, fold * width, size)
+    folded = by_block.view(n_keys, fold, n_blocks, width, size).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(n_keys, n_blocks, width * fold, size)
     mask = state.mask(sliding_window, fold)
     if softcap is None:
         out = functional.scaled_dot_product_attention(
@@ -266,7 +289,7 @@ def attend(
         scores = folded @ keys.transpose(2, 3) * scale
         scores = torch.tanh(scores / softcap) * softcap + mask
         out = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
-    out = out.view(n_keys, n_blocks, fold, width, -1).transpose(1, 2)
+    out = out.view(n_keys, n_blocks, width, fold, -1).permute(0, 3, 1, 2, 4)
     out = out.reshape(n_heads, n_blocks, width, -1)
     return state.rows_of(out, n_rows)[None], None
 
