@@ -44,6 +44,11 @@ class LabelScorer:
         self._head = output_matrix(model)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._model.device
+
     def score(
         self, sequences: Sequence[ScoreSequence], label_ids: Sequence[Ids], prefix: int = 0
     ) -> BatchScores:

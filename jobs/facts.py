@@ -66,7 +66,7 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
         ModelError: It can't be found, or the model's backend can't serve it.
     """
     if wanted.path is None:
-        raise ModelError(f"the adapter {wanted.name} has not been trained yet")
+        raise ModelError(f"the adapter {wanted.name} has no folder of its own: it is trained")
     from actors.adapter_files import read_adapter
 
     files = read_adapter(wanted.path)
@@ -75,6 +75,8 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
 
 def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     """Return the facts by model key, and which models and adapters have none.
+
+    Adapters that the sweep trains are none of them: see `jobs.training_plan`.
 
     Raises:
         ModelError: None of the models can be found.
@@ -89,7 +91,7 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
             continue
         adapters = {}
         for wanted in config.wanted_adapters(model):
-            if wanted.is_base:
+            if wanted.path is None:
                 continue
             try:
                 adapters[wanted.name] = adapter_facts(model, wanted)

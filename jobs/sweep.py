@@ -18,7 +18,7 @@ from rich.console import Console
 from cluster.dispatch import Dispatcher
 from cluster.fleet import Fleet
 from cluster.resources import Layout, lay_out
-from cluster.session import output_base, ray_session
+from cluster.session import ray_session
 from engine import schema
 from engine.commits import CommitLog
 from engine.config import SweepConfig
@@ -32,8 +32,11 @@ from engine.step import content_free_examples
 from engine.store import UnitResult, index_store, result_digest, write_units
 from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import facts_of, host_spec
+from jobs.finetune import train_all, trainings_of
+from jobs.folders import absolute, run_folder
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
+from jobs.training_plan import is_untrained, plan_trainings, with_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,15 @@ class Outcome:
     evaluations: int
 
 
-def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, list[Lost]]:
+def prepare(
+    config: SweepConfig, untrained: Mapping[str, str] | None = None
+) -> tuple[Plan, LoadedData, list[Lost]]:
     """Return the plan, the data with its failures, and models and adapters that can't be had.
+
+    Args:
+        config: The sweep.
+        untrained: Of trainings that failed, fingerprint -> why. None plans adapters that are still
+            to be trained as if they were there.
 
     Raises:
         RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
@@ -60,17 +70,10 @@ def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, list[Lost]]:
     data = load_examples(data_source(config))
     facts, lost = facts_of(config)
     store = absolute(config.run.store)
-    return build_plan(config, data.examples, facts, store), data, lost
-
-
-def absolute(path: str) -> Path:
-    """Return a folder of outputs as an absolute path."""
-    return (output_base() / Path(path).expanduser()).resolve()
-
-
-def run_folder(config: SweepConfig) -> Path:
-    """Return the folder of a run."""
-    return absolute(config.run.out or f"runs/{config.run.name}")
+    trainings = plan_trainings(config, facts, data.examples, store)
+    facts, not_trained = with_trained(facts, trainings, untrained)
+    plan = build_plan(config, data.examples, facts, store)
+    return plan, data, [*lost, *not_trained]
 
 
 def run_sweep(config: SweepConfig, console: Console) -> Outcome:
@@ -83,6 +86,10 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
+    if any(is_untrained(pair.adapter) for pair in plan.pairs.values()):
+        untrained = train_all(config, trainings_of(config), console)
+        plan, data, missing = prepare(config, untrained)
+        folder.check(plan)
     lost = _early_failures(plan, data, missing)
     if _is_finished(folder, folder.as_cut(plan), lost):
         code = int(folder.record["code"])
@@ -95,7 +102,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     try:
         plan = folder.open(plan)
         left = folder.left(plan)
-        folder.update(status="running")
+        folder.update(status="running", rows_with_other_labels=data.n_other_labels)
         _commit_directly(folder, log, lost)
         evaluations = _run_units(plan, left, folder, log, console) if left else 0
         if left:
@@ -112,6 +119,16 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     finally:
         log.close()
     return Outcome(folder.path, code, evaluations)
+
+
+def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return digest and folder of every adapter, by model and name."""
+    found: dict[str, dict[str, Any]] = {}
+    for pair in plan.pairs.values():
+        if pair.adapter is not None:
+            name = pair.context.factors["adapter"]
+            found.setdefault(model_key(pair.model), {})[name] = pair.adapter._asdict()
+    return found
 
 
 def _take_lease(folder: RunFolder) -> CommitLog:
