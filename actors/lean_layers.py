@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.lean_attention import attend, keys_and_values
 from actors.tree_attention import PieceState
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Pre-norm layers with a gated feed-forward part and rotary positions over whole heads. All are
 built alike but for biases, norms of queries and keys, and windows."""
-
-SHORT = 128
-"""Most keys of a block whose products are kept whole. With more, attention that runs through them
-in parts is as fast, and takes less memory."""
 
 
 class LeanLayers:
@@ -98,7 +95,7 @@ class LeanLayers:
         if "k_norm" in attention._modules:
             key = self._norm(attention.k_norm, key)
         value = attention.v_proj(h).view(len(h), -1, size)
-        keys, values = self._keys_and_values(index, key, value, turns, state)
+        keys, values = keys_and_values(index, key, value, turns, state)
         if reads is not None:
             x, h, turns = (rows.index_select(0, reads) for rows in (x, h, turns))
             if not len(reads):
@@ -107,32 +104,12 @@ class LeanLayers:
         query = attention.q_proj(h).view(len(h), -1, size)
         if "q_norm" in attention._modules:
             query = self._norm(attention.q_norm, query)
-        found = attend(
-            query, keys, values, turns * attention.scaling, state, self._window(attention)
-        )
+        turns = turns * attention.scaling
+        found = attend(query, keys, values, turns, state, self._window(attention))
         state.pruned = False
         x.add_(attention.o_proj(found))
         h = self._norm(layer.post_attention_layernorm, x)
         return x.add_(feed_forward(layer.mlp, h))
-
-    def _keys_and_values(
-        self,
-        index: int,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        turns: torch.Tensor,
-        state: PieceState,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values by block [heads, B, K, width] of those of nodes [N, heads, ·]."""
-        before = state.carried(index)
-        n_before = before[0].shape[1] if before else 0
-        shape = (key.shape[1], n_before + len(key), key.shape[2])
-        keys, values = key.new_empty(shape), value.new_empty(shape)
-        if before:
-            keys[:, :n_before], values[:, :n_before] = before
-        turn_into(key, turns, keys[:, n_before:].transpose(0, 1))
-        values[:, n_before:] = value.transpose(0, 1)
-        return state.by_block(index, keys, values)
 
     def _norm(self, module: Any, x: torch.Tensor) -> torch.Tensor:
         if type(module) not in self._norms:  # wrapped by an adapter
@@ -143,73 +120,6 @@ class LeanLayers:
     def _window(self, attention: Any) -> int | None:
         source = attention.config if self._windowed else attention
         return getattr(source, "sliding_window", None)
-
-
-def attend(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    turns: torch.Tensor,
-    state: PieceState,
-    window: int | None,
-) -> torch.Tensor:
-    """Return what attention gives [R, heads · width].
-
-    Args:
-        query: Of the rows [R, heads, width], without positions.
-        keys: By block [key heads, B, K, width].
-        values: As `keys`.
-        turns: Rotary factors of the rows [R, width / 2], times the scaling of products.
-        state: The piece; says what is seen.
-        window: Positions further back are not seen.
-    """
-    import torch
-    from torch.nn import functional
-
-    n_keys, n_blocks, most, size = keys.shape
-    n_rows, fold = len(query), query.shape[1] // n_keys
-    if state.pruned and state.gather is not None:
-        query, turns = query[state.gather], turns[state.gather]
-    # all queries that share keys are rows of one product, the heads of a node side by side
-    folded = query.new_empty((n_keys, state.n_places, fold, size))
-    folded[:, len(query) :] = 0.0  # places of the last block without a node
-    turn_into(
-        query.view(len(query), n_keys, fold, size), turns, folded[:, : len(query)].transpose(0, 1)
-    )
-    mask = state.mask(window, fold)
-    if most > SHORT:
-        blocks = folded.view(n_keys, n_blocks, -1, size)
-        out = functional.scaled_dot_product_attention(
-            blocks, keys, values, attn_mask=mask, scale=1.0
-        )
-    else:
-        scores = torch.bmm(folded.view(n_keys * n_blocks, -1, size), keys.flatten(0, 1).mT)
-        scores.view(n_keys, n_blocks, -1, most).add_(mask)
-        out = torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1))
-    by_block = out.view(n_keys, n_blocks, state.n_places // n_blocks, -1)
-    return state.rows_of(by_block, n_rows).flatten(1)
-
-
-def turn_into(x: torch.Tensor, turns: torch.Tensor, out: torch.Tensor) -> None:
-    """Write x with its rotary positions into `out`.
-
-    The two halves of a head are the real and imaginary parts of numbers that are turned. They are
-    left side by side: queries and keys are so alike, so that their products are the stock ones.
-
-    Args:
-        x: [N, …, width].
-        turns: [N, width / 2].
-        out: [N, …, width], the width contiguous.
-    """
-    import torch
-
-    real, imaginary = x.chunk(2, dim=-1)
-    spread = turns.view(len(turns), *[1] * (x.dim() - 2), turns.shape[1])
-    torch.mul(
-        torch.complex(real, imaginary),
-        spread,
-        out=torch.view_as_complex(out.view(*x.shape[:-1], -1, 2)),
-    )
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:

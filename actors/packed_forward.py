@@ -7,7 +7,7 @@ layer computes queries, attention's output and the feed-forward part there alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,13 +27,13 @@ from actors.label_reads import (
 )
 from actors.lean_layers import LeanLayers
 from actors.out_of_memory import free_memory, is_out_of_memory
-from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
+from actors.pruning import last_layer, pruned
+from actors.tree_attention import NAME, Layer, PieceState, register, running
 from actors.tree_mask import MaskedPiece
 from engine.packing import Piece, Trie, build_trie, piece_at, shared_prefix
 from engine.ragged import Ragged, concatenate
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 PIECE = 4096
@@ -186,7 +186,7 @@ class PackedForward:
                 piece = piece._replace(carry=np.arange(piece.stop))
             first, last = np.searchsorted(wanted, [piece.start, piece.stop])
             reads = wanted[first:last] - piece.start
-            state = self._state(piece, carried, reads)
+            state = self._state(piece, carried, reads, trie.prefix)
             try:
                 found = self._forward(trie, piece, state, reads, plan)
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -204,11 +204,11 @@ class PackedForward:
             carried, start = state.kept, piece.stop
 
     def _state(
-        self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64]
+        self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64], prefix: int
     ) -> PieceState | MaskedPiece:
         if self.route == "masked":
             return MaskedPiece(piece, carried, self._model.device, self._model.dtype)
-        return PieceState(piece, carried, reads, self._model.device, self._model.dtype)
+        return PieceState(piece, carried, reads, self._model.device, self._model.dtype, prefix)
 
     def _forward(
         self,
@@ -338,60 +338,3 @@ def _common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
     length = min(len(a), len(b))
     differs = a[:length] != b[:length]
     return int(differs.argmax()) if differs.any() else length
-
-
-def last_layer(model: PreTrainedModel) -> Any:
-    """Return the last decoder layer.
-
-    Raises:
-        ValueError: The model has no list of as many layers as its configuration says.
-    """
-    from torch import nn
-
-    wanted = int(model.config.num_hidden_layers)
-    for module in model.base_model.children():
-        if isinstance(module, nn.ModuleList) and len(module) == wanted:
-            return module[-1]
-    raise ValueError(f"{type(model).__name__} has no list of its {wanted} layers")
-
-
-@contextmanager
-def pruned(layer: Any, state: PieceState, reads: torch.Tensor) -> Iterator[None]:
-    """Let a layer compute keys and values of all nodes, and everything else of the read ones."""
-    original: Callable[..., Any] = layer.forward
-
-    def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        n_nodes = hidden_states.shape[1]
-        state.capturing = True
-        try:
-            original(hidden_states, *args, **kwargs)
-        except CapturedError:
-            pass
-        finally:
-            state.capturing = False
-        if not len(reads):
-            return hidden_states[:, :0]
-        state.pruned = True
-        try:
-            rows = [_rows(value, reads, n_nodes) for value in args]
-            named = {name: _rows(value, reads, n_nodes) for name, value in kwargs.items()}
-            return original(hidden_states.index_select(1, reads), *rows, **named)
-        finally:
-            state.pruned = False
-
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        del layer.forward
-
-
-def _rows(value: Any, reads: torch.Tensor, n_nodes: int) -> Any:
-    """Return the read rows of what has a row a node: position ids, cosines and sines."""
-    import torch
-
-    if isinstance(value, tuple):
-        return tuple(_rows(item, reads, n_nodes) for item in value)
-    if torch.is_tensor(value) and value.dim() >= 2 and value.shape[1] == n_nodes:
-        return value.index_select(1, reads)
-    return value

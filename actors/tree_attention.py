@@ -60,8 +60,10 @@ class PieceState:
         reads: Indices of the nodes in the piece that are read, ascending.
         device: Of the model.
         dtype: Of its states.
+        prefix: Length of the shared prefix.
 
     Attributes:
+        n_blocks: B.
         kept: Keys and values that the next piece is given, by layer.
         capturing: Whether the layer that runs is wanted for its keys and values only.
         pruned: Whether the layer that runs is given the nodes that are read only.
@@ -74,6 +76,7 @@ class PieceState:
         reads: npt.NDArray[np.int64],
         device: torch.device,
         dtype: torch.dtype,
+        prefix: int = 0,
     ) -> None:
         import torch
 
@@ -82,12 +85,13 @@ class PieceState:
 
         self._carried = carried
         self._dtype = dtype
+        self.prefix = prefix
         self._captured: dict[int, Layer] = {}
         self.kept: dict[int, Layer] = {}
         self.capturing = False
         self.pruned = False
-        self._n_blocks = len(piece.queries)
-        self._keys = on_device(piece.keys.ravel())
+        self.n_blocks = len(piece.queries)
+        self._keys = on_device(piece.keys)
         self._carry = on_device(piece.carry)
         self._key_nodes = on_device(piece.key_nodes)[:, None]
         self._key_ends = on_device(piece.key_ends)[:, None]
@@ -160,7 +164,8 @@ class PieceState:
         if before:
             key = torch.cat([before[0], key], dim=1)
             value = torch.cat([before[1], value], dim=1)
-        blocks = self.by_block(layer, key, value)
+        self.carry(layer, key, value)
+        blocks = self.by_block(key), self.by_block(value)
         if self.capturing:
             self._captured[layer] = blocks
             raise CapturedError
@@ -170,8 +175,8 @@ class PieceState:
         """Return a layer's keys and values of the shared prefix and the carried path, if any."""
         return self._carried.get(layer)
 
-    def by_block(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Layer:
-        """Return keys and values of the blocks [heads, B, K, width]; keep those of later pieces.
+    def carry(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep what later pieces need of a layer's keys and values.
 
         Args:
             layer: Index of the layer.
@@ -183,17 +188,22 @@ class PieceState:
                 key.index_select(1, self._carry),
                 value.index_select(1, self._carry),
             )
-        shape = (key.shape[0], self._n_blocks, -1)
-        return (
-            key.index_select(1, self._keys).view(*shape, key.shape[2]),
-            value.index_select(1, self._keys).view(*shape, value.shape[2]),
-        )
+
+    def by_block(self, states: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        """Return keys or values [heads, carried + nodes, width] by block [heads, B, K, width].
+
+        Args:
+            states: What to take them from.
+            skip: So many of a block's keys are left out, from the shared prefix's first on.
+        """
+        keys = self._keys[:, skip:]
+        return states.index_select(1, keys.flatten()).view(len(states), *keys.shape, -1)
 
     def blocks_of(self, query: torch.Tensor) -> torch.Tensor:
         """Return queries [heads, rows, width] by block [heads, B, Q, width]."""
         if self._queries.gather is not None:
             query = query.index_select(1, self._queries.gather)
-        return query.view(query.shape[0], self._n_blocks, -1, query.shape[2])
+        return query.view(query.shape[0], self.n_blocks, -1, query.shape[2])
 
     def rows_of(self, result: torch.Tensor, n_rows: int) -> torch.Tensor:
         """Return results [heads, B, Q, width] as rows [rows, heads, width]."""

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from actors import lean_layers
+from actors import lean_attention
 from actors.backend import SequenceBatch
-from actors.lean_layers import LeanLayers, rms_norm, turn_into
+from actors.lean_attention import turn_into
+from actors.lean_layers import LeanLayers, rms_norm
 from actors.packed_forward import PackedForward
 from actors.prepacked import prepack
 from engine.ragged import Ragged
@@ -79,10 +80,23 @@ def test_biases_and_norms_of_any_value_are_the_familys(family: str, packed: bool
 def test_long_blocks_attend_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("mistral")
     short, expected = scores(model)
-    monkeypatch.setattr(lean_layers, "SHORT", 0)
+    monkeypatch.setattr(lean_attention, "SHORT", 0)
     long, _ = scores(model)
     assert not np.array_equal(short, long)
     np.testing.assert_allclose(long, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3 with windows"])
+def test_a_prefix_of_all_blocks_is_attended_alike(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In layers without a window; the others see some of it."""
+    model = build(family)
+    within, expected = scores(model)
+    monkeypatch.setattr(lean_attention, "SHARED", 1)
+    shared, _ = scores(model)
+    assert np.array_equal(within, shared) == (family == "mistral")
+    np.testing.assert_allclose(shared, expected, atol=1e-5)
 
 
 def test_another_activation_is_the_familys() -> None:

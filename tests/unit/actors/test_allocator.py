@@ -17,7 +17,7 @@ from actors.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def layers():
-    for _ in range(50):
+    for _ in range(10):
         x = torch.ones(1 << 20)
         x = x + (torch.ones(3 << 20) * torch.ones(3 << 20)).sum()
 layers()
@@ -38,5 +38,5 @@ def faults(how: str) -> int:
 @pytest.mark.skipif(not keep_freed_memory(), reason="another C library than glibc")
 def test_a_pass_after_the_first_asks_the_system_for_next_to_no_pages() -> None:
     """A layer's 44 MB are 11,264 pages."""
-    assert faults("default") > 100_000
+    assert faults("default") > 20_000
     assert faults("kept") < 1000
