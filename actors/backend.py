@@ -22,15 +22,16 @@ class HostSpec:
 
     Attributes:
         model: Local folder, hub id, alias of an offline model, or `fake:…`.
-        backend: `transformers` or `fake`.
+        backend: `transformers`, `vllm` or `fake`.
         precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Threads of the model's CPU work; 0 leaves the library's own choice.
         options: Of the queue: `admit_tokens`, and `remember`, the number of answers kept for
             prompts that come again (0: none). Of the backends: `batch_tokens` of a padded batch; of
             transformers `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False:
-            stock layers on the CPU), `packing` (False: padded batches); of the fake models their
-            own.
+            stock layers on the CPU), `packing` (False: padded batches), `adapters_kept` and
+            `adapter_bytes`, the most adapters in memory and the most bytes they take; of vLLM those
+            of `actors.vllm_settings`; of the fake models their own.
         adapters: Digest of each LoRA adapter that may be asked for -> its folder.
     """
 
@@ -59,6 +60,7 @@ class HostInfo:
         numerics_text: What the digest stands for, for people.
         max_tokens: Longest sequence the model takes, or None where it has no bound.
         threads: Threads that the scorer's thread computes with on a CPU, as measured.
+        adapters_kept: Most adapters in memory at a time; 0 where none is served.
     """
 
     model: str
@@ -72,6 +74,7 @@ class HostInfo:
     numerics_text: str
     max_tokens: int | None
     threads: int = 1
+    adapters_kept: int = 0
 
 
 class HostStats(NamedTuple):
@@ -89,6 +92,9 @@ class HostStats(NamedTuple):
         busy_seconds: Time in the model.
         queue_depth: Requests without an answer, those being scored included.
         queue_tokens: Their prompt tokens.
+        swaps: Times another adapter, or none, was switched on.
+        swap_seconds: Time in that, loading and canary readings included; part of `busy_seconds`.
+        adapter_loads: Times an adapter came from its files.
     """
 
     requests: int = 0
@@ -101,6 +107,17 @@ class HostStats(NamedTuple):
     busy_seconds: float = 0.0
     queue_depth: int = 0
     queue_tokens: int = 0
+    swaps: int = 0
+    swap_seconds: float = 0.0
+    adapter_loads: int = 0
+
+
+class SwapCounts(NamedTuple):
+    """What switching adapters cost so far: fields of `HostStats`."""
+
+    swaps: int = 0
+    swap_seconds: float = 0.0
+    adapter_loads: int = 0
 
 
 class SequenceBatch(NamedTuple):
@@ -130,7 +147,8 @@ class Scores(NamedTuple):
 
     Attributes:
         log_probs: Of the label strings under the full vocabulary [S, L].
-        log_z: Log of the sum of exponentiated logits where the first label token is read [S].
+        log_z: Log of the sum of exponentiated logits where the first label token is read [S]; NaN
+            where a backend can't tell.
         tokens_computed: Tokens that went through the model, padding included.
         tokens_distinct: Distinct prefixes of the prompts and labels: the fewest tokens that exact
             scoring computes.
@@ -199,6 +217,15 @@ class GenerationBackend(Protocol):
             ValueError: This row can't be answered: it becomes its error.
             ModelError: The task can't be served.
         """
+        ...
+
+
+@runtime_checkable
+class AdapterBackend(Protocol):
+    """A model that switches adapters on and off."""
+
+    def swap_counts(self) -> SwapCounts:
+        """Return what that cost so far; may be called from any thread."""
         ...
 
 

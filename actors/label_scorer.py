@@ -50,7 +50,11 @@ class LabelScorer:
         return self._model.device
 
     def score(
-        self, sequences: Sequence[ScoreSequence], label_ids: Sequence[Ids], prefix: int = 0
+        self,
+        sequences: Sequence[ScoreSequence],
+        label_ids: Sequence[Ids],
+        prefix: int = 0,
+        adapter: str = "",
     ) -> BatchScores:
         """Score B prompts.
 
@@ -58,6 +62,7 @@ class LabelScorer:
             sequences: Prompts within the model's window, no token outside its vocabulary.
             label_ids: Token ids of each of the L labels.
             prefix: Number of first tokens that all prompts share, none hidden.
+            adapter: Digest of the adapter that is on: kept prefixes are its own.
 
         Returns:
             Log-probabilities [B, L], the sum over a label's tokens of theirs under the full
@@ -70,7 +75,7 @@ class LabelScorer:
         with torch.inference_mode():
             past, computed = None, 0
             if prefix and self._prefixes:
-                past, computed = self._prefixes.take(sequences[0].ids[:prefix], n_rows)
+                past, computed = self._prefixes.take(sequences[0].ids[:prefix], n_rows, adapter)
             start = prefix if past is not None else 0
             rows = self._rows(sequences, plan.continuations, start, past)
             index, position = _places(sequences, plan, start, self._model.device)

@@ -61,6 +61,7 @@ given). `masked`: the family's own attention under a mask."""
 
 
 class _Prefix(NamedTuple):
+    adapter: str
     tokens: npt.NDArray[np.int32]
     layers: dict[int, Layer]
 
@@ -119,7 +120,11 @@ class PackedForward:
         self.block = block
 
     def score(
-        self, batch: SequenceBatch, label_ids: Sequence[Ids], own_prefix: bool = False
+        self,
+        batch: SequenceBatch,
+        label_ids: Sequence[Ids],
+        own_prefix: bool = False,
+        adapter: str = "",
     ) -> Scores:
         """Score S prompts.
 
@@ -128,6 +133,7 @@ class PackedForward:
             label_ids: Token ids of each of the L labels.
             own_prefix: Use a kept prefix only where it is just the batch's own, so that the last
                 bits of the scores are a function of the batch and not of what came before.
+            adapter: Digest of the adapter that is on: kept prefixes are its own.
 
         Raises:
             BackendOutOfMemoryError: Not even the smallest piece fits into memory.
@@ -140,7 +146,7 @@ class PackedForward:
             return Scores(none.reshape(0, len(label_ids)), none, 0, 0, 0)
         plan = read_plan(label_ids)
         with torch.inference_mode(), self._attending():
-            carried, prefix, computed = self._take_prefix(sequences, hidden, own_prefix)
+            carried, prefix, computed = self._take_prefix(sequences, hidden, own_prefix, adapter)
             rows, row_hidden = with_continuations(sequences, hidden, plan.continuations)
             trie = build_trie(rows, row_hidden, prefix)
             nodes = _read_nodes(trie, plan, sequences.n_rows)
@@ -256,18 +262,23 @@ class PackedForward:
             return reduce_logits([logits], plan.tokens)
 
     def _take_prefix(
-        self, sequences: Ragged, hidden: Ragged | None, own: bool
+        self, sequences: Ragged, hidden: Ragged | None, own: bool, adapter: str
     ) -> tuple[dict[int, Layer], int, int]:
         """Return keys and values of a prefix of all sequences, its length, and tokens computed."""
         length = shared_prefix(sequences, hidden) if self._most_prefixes else 0
         if not length:
             return {}, 0, 0
         tokens = sequences.flat[:length]
-        shared = [_common(tokens, kept.tokens) for kept in self._prefixes]
+        shared = [
+            _common(tokens, kept.tokens) if kept.adapter == adapter else 0
+            for kept in self._prefixes
+        ]
         best = int(np.argmax(shared)) if shared else -1
         if own:
             same = [
-                n for n, kept in enumerate(self._prefixes) if np.array_equal(kept.tokens, tokens)
+                n
+                for n, kept in enumerate(self._prefixes)
+                if kept.adapter == adapter and np.array_equal(kept.tokens, tokens)
             ]
             best = same[0] if same else -1
         computed = 0
@@ -275,7 +286,7 @@ class PackedForward:
             prefix = self._prefixes.pop(best)
             length = shared[best]
         else:
-            prefix = _Prefix(tokens.copy(), self._layers_of(tokens))
+            prefix = _Prefix(adapter, tokens.copy(), self._layers_of(tokens))
             computed = length
         self._prefixes = [*self._prefixes, prefix][-self._most_prefixes :]
         cut_off = {i: (k[:, :length], v[:, :length]) for i, (k, v) in prefix.layers.items()}

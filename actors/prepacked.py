@@ -10,7 +10,7 @@ permutation, so the weight is the stock one to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -22,11 +22,15 @@ ROWS = 512
 """Rows of a typical product, a hint for the layout; any number of rows may follow."""
 
 
-def prepack(model: nn.Module) -> Callable[[], None] | None:
+def prepack(model: nn.Module, unpacked: Collection[nn.Module] = ()) -> Callable[[], None] | None:
     """Put the linear layers of a single-precision CPU model into oneDNN's layout, in place.
 
     Layers that share their weight with another module (tied output matrices) stay as they are. The
     packed layers can be differentiated by their inputs, not by their weights.
+
+    Args:
+        model: The model.
+        unpacked: Layers that stay as they are: others read their weights.
 
     Returns:
         A function that puts the stock layers back, or None where nothing could be packed (another
@@ -71,7 +75,7 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
     replaced: list[tuple[nn.Module, str, nn.Linear]] = []
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if not _is_plain(layer) or users[id(layer.weight)] > 1:
+            if not _is_plain(layer) or users[id(layer.weight)] > 1 or layer in unpacked:
                 continue
             replaced.append((parent, name, layer))
             setattr(parent, name, PrepackedLinear(layer))

@@ -56,7 +56,9 @@ def make_differentiable(model: Any) -> int:
 
     layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear4bit)]
     for layer in layers:
-        layer.forward = differentiable(layer, layer.forward)
+        if not hasattr(layer, "stock_forward"):  # once: every adapter's gradients come by here
+            layer.stock_forward = layer.forward
+            layer.forward = differentiable(layer, layer.forward)
     return len(layers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from engine.ragged import Ragged
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
 _LONG_PROBE = 1100  # tokens; on a CPU a probe of a second or two for small models
@@ -49,7 +51,7 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
     with torch.inference_mode():
         expected = np.array([_plain(model, sequence) for sequence in probe])
     exact = _is_exact(model)
-    tolerance = _tolerance(model)
+    tolerance = tolerance_of(model)
     reading = _reading(model, probe, exact)
     scorer = LabelScorer(model, reading, None)
     gap = _gap(scorer.score(probe, _LABELS)[0], expected)
@@ -66,16 +68,19 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
     return scorer, reading
 
 
-def prepack_checked(model: PreTrainedModel, scorer: LabelScorer) -> bool:
+def prepack_checked(
+    model: PreTrainedModel, scorer: LabelScorer, unpacked: Collection[nn.Module] = ()
+) -> bool:
     """Prepack a model's linear layers if its scores stay; return whether they are packed.
 
     Args:
         model: A loaded causal model.
         scorer: Its scorer, chosen by `make_scorer` on the stock layers.
+        unpacked: Layers that stay as they are.
     """
     probe = _probe(vocabulary_size(model))
     before = scorer.score(probe, _LABELS)[0].astype(np.float64)
-    undo = prepack(model)
+    undo = prepack(model, unpacked)
     if undo is None:
         return False
     try:
@@ -119,7 +124,7 @@ def packing_checked(
         expected = [np.array([_plain(model, row) for row in probe]) for probe in probes]
     batches = [SequenceBatch(Ragged.of([row.ids for row in probe]), None) for probe in probes]
     piece = PIECE if model.device.type == "cpu" else GPU_PIECE
-    tolerance = _tolerance(model)
+    tolerance = tolerance_of(model)
     routes: tuple[Route, ...] = ("lean", "pruned", "whole", "masked")
     for route in routes:
         try:
@@ -241,7 +246,7 @@ def _is_exact(model: PreTrainedModel) -> bool:
     return model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
 
 
-def _tolerance(model: PreTrainedModel) -> float:
+def tolerance_of(model: PreTrainedModel) -> float:
     """Return how far scores of one sequence may lie apart by rounding."""
     return 1e-3 if _is_exact(model) else 0.25
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from analysis.comparison_figure import shift_drawing
 from analysis.drawing import MARKERS, MOST_COMBINATIONS, Drawing, add_legend, interval, new_axes
+from analysis.families_figure import family_drawings
 from analysis.ink import PRINT, VARIABLES, Ink
 from analysis.select import COST, Row, Tables, by_combination, rows_of, title_of
 from engine.schema import FACTORS
@@ -32,6 +33,7 @@ def draw(tables: Tables, predictions: pl.DataFrame, ink: Ink = PRINT) -> list[Dr
     with mpl.rc_context(_style(ink)):
         found = [
             _probabilities(predictions, ink),
+            *family_drawings(tables, ink),
             shift_drawing(tables, ink),
             _minus_random(tables, ink),
             _by_size(tables, ink),

@@ -13,6 +13,7 @@ from analysis.drawing import Drawing
 from analysis.figures import draw, svg
 from analysis.ink import THEMED
 from analysis.report_comparison import comparison_grids, shift_grids
+from analysis.report_families import family_grids, family_rows
 from analysis.report_parts import Cell, Grid, cell_of, number, words_of
 from analysis.select import SETTINGS, Row, Tables, combination, rows_of, title_of, varying
 from engine.schema import FACTORS
@@ -27,6 +28,11 @@ _BY_EXPLAINER = "By explainer"
 _STANDING = ("The model’s accuracy", "Majority rate of these")
 _LEADS = {
     "performance": ("Performance", "Is the model right, and does it know when?"),
+    "families": (
+        "Families",
+        "Every model, precision and adapter on the same examples: is it right, and do explanations "
+        "name what it relies on? Models that can't be had, or failed, are listed under failures.",
+    ),
     "comparison": (
         "Comparisons",
         "Which predicts better, on the same examples? Differences and their intervals are paired. "
@@ -83,6 +89,8 @@ def build_sections(tables: Tables, predictions: pl.DataFrame, folder: Path) -> l
         ]
         if (frame is None or frame.is_empty()) and not own:
             continue
+        if name == "families" and not family_rows(tables):
+            continue  # of one model it repeats what stands elsewhere
         frame = pl.DataFrame() if frame is None else frame
         full = [[_plain(v) for v in row] for row in frame.head(MOST_ROWS).iter_rows()]
         grids = _grids(tables, name)
@@ -95,6 +103,8 @@ def _plain(value: object) -> str:
 
 
 def _grids(tables: Tables, name: str) -> list[Grid]:
+    if name == "families":
+        return family_grids(tables)
     if name == "comparison":
         return comparison_grids(tables)
     if name == "attribution_shift":

@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from engine.adapter_section import BASE, Adapter, AdapterConfig
 from engine.prompt_section import Section, shorthand
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4", "fp4", "int8"]
+
+
+VLLM_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class ModelConfig(Section):
@@ -19,8 +22,9 @@ class ModelConfig(Section):
     """Short name in tables; the last part of `path` if not given."""
     path: str
     """Hub id, local folder, `fake:linear`, `fake:and_or` or `fake:planted`."""
-    backend: Literal["transformers", "fake"] | None = None
-    """What serves it; by default `fake` where the path says so, else `transformers`."""
+    backend: Literal["transformers", "vllm", "fake"] | None = None
+    """What serves it; by default `fake` where the path says so, else `transformers`. `vllm` has to
+    be installed (`make vllm`); it knows neither gradients nor the operator `pad`."""
     precision: Precision = "fp32"
     """Number format of weights and products; `auto` takes what the device does best."""
     revision: str | None = None
@@ -32,13 +36,24 @@ class ModelConfig(Section):
     sweep trains; `none` is the model itself. All are served by one copy of the model."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the host: `admit_tokens`, `remember`; of transformers `batch_tokens`,
-    `prefix_cache`, `prepack`, `packing`; the fake models' weights, noise and others."""
+    `prefix_cache`, `prepack`, `packing`; of vllm `block_size`, `gpu_memory_utilization`,
+    `kv_cache_memory_bytes`, `max_loras`, `max_model_len`, `max_num_seqs`, `tensor_parallel`; the
+    fake models' weights, noise and others."""
 
     @model_validator(mode="after")
     def _backend_fits_path(self) -> ModelConfig:
         fake = self.path.startswith("fake:")
         if self.backend is not None and fake != (self.backend == "fake"):
             raise ValueError(f"path {self.path!r} does not go with backend {self.backend!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_has_the_precision(self) -> ModelConfig:
+        if self.backend == "vllm" and self.precision not in VLLM_PRECISIONS:
+            raise ValueError(
+                f"precision {self.precision!r} is bitsandbytes', which vLLM doesn't have: use "
+                "backend transformers, or a ready-made AWQ or GPTQ checkpoint with `auto`"
+            )
         return self
 
     @model_validator(mode="after")
@@ -60,6 +75,11 @@ class ModelConfig(Section):
     def is_fake(self) -> bool:
         """Whether an analytic model answers, without torch."""
         return self.path.startswith("fake:")
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Number of GPUs that one copy of the model is spread over, by vLLM."""
+        return int(self.options.get("tensor_parallel", 1)) if self.backend == "vllm" else 1
 
 
 Model = Annotated[ModelConfig, shorthand("path", ModelConfig)]

@@ -32,7 +32,7 @@ def analyze(path: Path, console: Console) -> Path:
         raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
     config = parse_config(record["config"], f"{path}/run.json")
     run = RunTables.load(path)
-    tables = build_tables(run, config)
+    tables = build_tables(run, config, record.get("hosts"))
     write_tables(tables, path)
     write_figures(tables, run.predictions, path / "figures")
     report = write_report(

@@ -25,6 +25,7 @@ from engine.plan import Pair, Plan, model_key, shard
 from engine.step import run_in_process
 from engine.types import Example
 from jobs.facts import facts_of
+from jobs.family_plan import print_families
 from jobs.finetune import trainings_of
 from jobs.folders import run_folder
 from jobs.runfolder import RunFolder
@@ -91,7 +92,8 @@ def _spending_all(context: StepContext) -> StepContext:
 
 
 def print_plan(config: SweepConfig, console: Console) -> None:
-    """Print a table of pairs with units, evaluations, tokens and an estimate of the time."""
+    """Print the models' families, then pairs with units, evaluations, tokens, estimated time."""
+    print_families(config, console)  # first: it has something to say where no model can be had
     plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)

@@ -68,7 +68,8 @@ def explain_text(
     sweep = _sweep(explainer, config, model, samples, overrides)
     plan, unit = _plan(sweep, text)
     pair = plan.pairs[unit.pair]
-    host = Host(replace(host_spec(pair.model), threads=physical_cores()))
+    adapters = [] if pair.adapter is None else [pair.adapter]
+    host = Host(replace(host_spec(pair.model, adapters=adapters), threads=physical_cores()))
     try:
         info = host.load()
         result = run_in_process(

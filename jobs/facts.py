@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from actors.adapter_support import vllm_refusal
 from actors.backend import HostSpec
+from actors.checkpoint import stored_parameters
 from actors.host import make_backend
 from engine.adapter_section import WantedAdapter
 from engine.config import ModelConfig, SweepConfig
@@ -23,7 +23,8 @@ def model_facts(model: ModelConfig) -> ModelFacts:
     """Return the facts of one model.
 
     Raises:
-        ModelError: It can't be found; the message says what was tried and what is at hand.
+        ModelError: It can't be found, or its backend isn't installed; the message says what was
+            tried and what is at hand.
         ConfigError: The options are wrong.
     """
     from actors import loader
@@ -39,19 +40,8 @@ def model_facts(model: ModelConfig) -> ModelFacts:
         spec.json,
         spec.max_tokens or NO_WINDOW,
         spec.chat,
-        _parameters(source.location),
+        stored_parameters(source.location),
     )
-
-
-def _parameters(folder: str) -> int | None:
-    """Return the number of weights in a folder's safetensors files, read from their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(str(file), framework="numpy") as tensors:
-            total += sum(math.prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
-    return total or None
 
 
 def model_path(model: ModelConfig) -> str:
@@ -63,13 +53,17 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
     """Return the facts of one adapter.
 
     Raises:
-        ModelError: It can't be found, or the model's backend can't serve it.
+        ModelError: It can't be found, isn't one of this model, or can't be served.
     """
     if wanted.path is None:
         raise ModelError(f"the adapter {wanted.name} has no folder of its own: it is trained")
     from actors.adapter_files import read_adapter
+    from actors.sources import resolve_model
 
-    files = read_adapter(wanted.path)
+    base = resolve_model(model_path(model), model.options)
+    files = read_adapter(wanted.path, base.location)
+    if model.backend == "vllm" and (why := vllm_refusal(files.config)):
+        raise ModelError(f"adapter {wanted.path!r}: {why}; use backend transformers")
     return AdapterFacts(files.digest, str(files.folder))
 
 
@@ -109,6 +103,6 @@ def host_spec(
 ) -> HostSpec:
     """Return how to make a host of a model, for all these adapters."""
     options: Mapping[str, object] = model.options
-    backend = "fake" if model.is_fake else "transformers"
+    backend = "fake" if model.is_fake else model.backend or "transformers"
     folders = {adapter.digest: adapter.path for adapter in adapters}
     return HostSpec(model_path(model), backend, model.precision, device, 0, options, folders)

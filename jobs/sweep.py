@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cluster.dispatch import Dispatcher
 from cluster.fleet import Fleet
+from cluster.remotes import PairRef
 from cluster.resources import Layout, lay_out
 from cluster.session import ray_session
 from engine import schema
@@ -158,7 +159,10 @@ def _run_units(
     sequences = 0
     broken: dict[str, str] = {}
     with ray_session(wanted.address, wanted.num_cpus) as offered:
-        layout = lay_out(offered, wanted)
+        layouts = {
+            spread: lay_out(offered, wanted, spread)
+            for spread in {p.model.tensor_parallel for p in plan.pairs.values()}
+        }
         try:
             with SweepProgress(console, plan.config.run.name, len(left)) as progress:
                 for model in {model_key(p.model): p.model for p in plan.pairs.values()}.values():
@@ -166,6 +170,7 @@ def _run_units(
                     if not units:
                         continue
                     try:
+                        layout = layouts[model.tensor_parallel]
                         sequences += _run_model(
                             plan, units, layout, offered.cpus, folder, log, store_logs, progress
                         )
@@ -216,14 +221,17 @@ def _run_model(
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
         _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
-        contexts = {key: (ray.put(pair.context), pair.context.store) for key, pair in pairs.items()}
+        shared = {
+            key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
+            for key, pair in pairs.items()
+        }
         dispatcher = Dispatcher(
             REMOTES,
             fleet,
             str(folder.path),
             log,
             store_log,
-            contexts,
+            shared,
             plan.config.cluster.attempts,
             plan.config.cluster.commit_seconds,
             progress,
@@ -279,6 +287,9 @@ def _note_rate(folder: RunFolder, key: str, fleet: Fleet, seconds: float) -> Non
         if stats and seconds
         else None,
         "wall_seconds": round(seconds, 2),
+        "swaps": sum(s.swaps for s in stats),
+        "swap_seconds": round(sum(s.swap_seconds for s in stats), 3),
+        "adapter_loads": sum(s.adapter_loads for s in stats),
     }
     folder.update(hosts=hosts)
 

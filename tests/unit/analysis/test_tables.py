@@ -15,6 +15,7 @@ from tests.unit.analysis.frames import Rows, run_of, whole_run
 NAMES = [
     "performance",
     "probabilities",
+    "families",
     "faithfulness",
     "complexity",
     "agreement",

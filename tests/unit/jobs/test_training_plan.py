@@ -80,8 +80,11 @@ def planned(
 
 def finish(training: Training) -> None:
     training.folder.mkdir(parents=True, exist_ok=True)
-    (training.folder / "adapter_config.json").write_text('{"r": 16}')
-    (training.folder / "adapter_model.safetensors").write_bytes(b"weights")
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["a"], "init_lora_weights": True}
+    (training.folder / "adapter_config.json").write_text(json.dumps(config))
+    layer = "base_model.model.a"
+    weights = {f"{layer}.lora_A.weight": np.ones((2, 4)), f"{layer}.lora_B.weight": np.ones((3, 2))}
+    save_file(weights, training.folder / "adapter_model.safetensors")
     (training.folder / CARD).write_text("{}")
 
 
