@@ -25,8 +25,8 @@ _QUERY_VALUE = {
 
 _PACKED = {
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text",
-    "phi", "phi3", "smollm3", "gpt_neox", "granite", "olmo2", "cohere", "cohere2", "stablelm",
-    "starcoder2", "glm", "deepseek_v3", "gpt2", "opt", "gptj",
+    "phi", "phi3", "smollm3", "gpt_neox", "granite", "granitemoe", "olmo", "olmo2", "cohere",
+    "cohere2", "stablelm", "starcoder2", "glm", "deepseek_v3", "gpt2", "opt", "gptj",
 }  # fmt: skip
 _BATCHED = {"bloom", "mpt", "gpt_neo", "gpt_oss", "mamba", "falcon_mamba", "recurrent_gemma"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelError
+from actors.families import lora_targets
 from engine.finetune_section import FinetuneConfig
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -41,25 +41,13 @@ def with_adapter(model: Any, entry: FinetuneConfig) -> Any:
     return library.get_peft_model(model, config)
 
 
-def target_modules(model: Any, targets: str | list[str]) -> str | list[str]:
+def target_modules(model: Any, targets: str | list[str]) -> list[str]:
     """Return the layers that get an adapter, as peft takes them.
 
     Raises:
-        ModelError: `attention` is wanted and no linear layer stands below a module named so.
+        ModelError: `attention` or `query-value` is wanted and the family has none.
     """
-    if targets in ("auto", "all-linear"):
-        return "all-linear"
-    if targets != "attention":
+    if not isinstance(targets, str):
         return list(targets)
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    found = {
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-        and any("attn" in part or "attention" in part for part in name.split(".")[:-1])
-    }
-    if not found:
-        raise ModelError("no linear layer of an attention is found: name finetune.targets")
-    return sorted(found)
+    wanted: Any = "all-linear" if targets == "auto" else targets
+    return list(lora_targets(model.config, wanted))

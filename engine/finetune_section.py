@@ -47,9 +47,9 @@ class FinetuneConfig(Section):
     """The adapter's product is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout of the adapter's inputs."""
-    targets: Literal["auto", "all-linear", "attention"] | list[str] = "auto"
-    """Layers that get an adapter: `all-linear` (without the output matrix), `attention`, or names
-    of layers; `auto` takes all linear ones."""
+    targets: Literal["auto", "all-linear", "attention", "query-value"] | list[str] = "auto"
+    """Layers that get an adapter: `all-linear` of the blocks, `attention`, `query-value` (what
+    makes queries and values, Hu et al. 2021), or names of layers; `auto` takes all linear ones."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training examples."""
     learning_rate: float = Field(default=3e-4, gt=0)

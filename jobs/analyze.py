@@ -15,6 +15,7 @@ from analysis.figures import write_figures
 from analysis.load import RunTables
 from analysis.report import ReportInput, write_report
 from analysis.tables import build_tables, write_tables
+from engine.adapter_section import BASE
 from engine.config import parse_config
 from engine.errors import RunFolderError
 from engine.schema import FACTORS
@@ -91,7 +92,8 @@ def _median(values: pl.Series) -> float:
 
 
 def _who(row: Mapping[str, Any]) -> str:
-    return f"{row['model']} ({row['precision']}, {row['prompt']}) on {row['data']}"
+    adapter = "" if row["adapter"] == BASE else f" with {row['adapter']}"
+    return f"{row['model']}{adapter} ({row['precision']}, {row['prompt']}) on {row['data']}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

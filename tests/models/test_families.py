@@ -23,14 +23,6 @@ GATED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 FUSED = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 TINY = {  # beside those of tests/models/tiny.py
-    "granitemoe": transformers.GraniteMoeConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
-    ),
-    "olmo": transformers.OlmoConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4,
-    ),
     "opt of two widths": transformers.OPTConfig(
         vocab_size=97, hidden_size=32, ffn_dim=48, word_embed_proj_dim=16, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=64,
@@ -220,7 +212,7 @@ def test_packed_sizes_are_those_of_bitsandbytes(tmp_path: Path, precision: str) 
 def test_packing_is_what_hosts_find() -> None:
     for family in FAMILIES:
         assert packs(config_of(family)) is (family not in FALL_BACK), family
-    assert packs(tiny("granitemoe")) is None
+    assert packs(default_config("phimoe")) is None
     assert vllm_adapters("llama")
     assert vllm_adapters("stablelm") is False
     assert vllm_adapters("no_such") is None

@@ -218,12 +218,12 @@ class TestLoss:
 
 
 class TestTargets:
-    def test_attention_is_found_by_the_modules_names(self) -> None:
-        assert target_modules(build("llama"), "attention") == [
-            "k_proj", "o_proj", "q_proj", "v_proj",
-        ]  # fmt: skip
-        assert target_modules(build("gpt2"), "attention") == ["c_attn", "c_proj"]
-        with pytest.raises(ModelError, match=r"name finetune\.targets"):
+    def test_targets_are_those_of_the_family(self) -> None:
+        for targets in ("auto", "all-linear"):
+            assert target_modules(build("gpt2"), targets) == ["c_attn", "c_proj", "c_fc"]
+        assert target_modules(build("gpt2"), "attention") == ["c_attn", "attn.c_proj"]
+        assert target_modules(build("llama"), "query-value") == ["q_proj", "v_proj"]
+        with pytest.raises(ModelError, match="mamba has no attention projections"):
             target_modules(build("mamba"), "attention")
 
     def test_names_are_taken_as_they_are(self, make: Make) -> None:

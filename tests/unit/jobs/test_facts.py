@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from actors import vllm_settings
+from engine.adapter_section import WantedAdapter
 from engine.config import ModelConfig, SweepConfig
 from engine.errors import ConfigError, ModelError
-from jobs.facts import facts_of, host_spec, model_facts, model_path
+from jobs.facts import adapter_facts, facts_of, host_spec, model_facts, model_path
 from tests.unit.fake_sweep import sweep
 
 
@@ -124,3 +127,39 @@ def test_specification_of_a_host() -> None:
     assert (spec.model, spec.backend) == ("owner/name@abc", "transformers")
     assert (spec.precision, spec.device) == ("bf16", "cuda")
     assert model_path(model("owner/name")) == "owner/name"
+
+
+class TestVllm:
+    def test_is_asked_for_by_its_name(self) -> None:
+        served = model("owner/name", backend="vllm", options={"block_size": 64})
+        spec = host_spec(served)
+        assert (spec.backend, spec.options) == ("vllm", {"block_size": 64})
+        assert host_spec(model("owner/name")).backend == "transformers"
+
+    def test_a_model_is_lost_where_it_is_not_installed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(vllm_settings, "is_installed", lambda: False)
+        facts, lost = facts_of(sweep_of(model(), model("owner/name", backend="vllm")))
+        assert list(facts) == ["fake:linear/fp32"]
+        assert "make vllm" in lost[0].message
+
+    def test_its_options_are_checked_first(self) -> None:
+        with pytest.raises(ConfigError, match="no option 'packing'"):
+            model_facts(model("owner/name", backend="vllm", options={"packing": False}))
+
+    def test_adapters_that_it_can_not_serve(self, tmp_path: Path) -> None:
+        (tmp_path / "adapter_config.json").write_text(
+            '{"peft_type": "LORA", "r": 2, "use_dora": true}'
+        )
+        save_file(
+            {
+                "base_model.model.q.lora_A.weight": np.zeros((2, 4), np.float32),
+                "base_model.model.q.lora_B.weight": np.zeros((4, 2), np.float32),
+            },
+            tmp_path / "adapter_model.safetensors",
+        )
+        wanted = WantedAdapter("dora", str(tmp_path))
+        with pytest.raises(ModelError, match=r"DoRA.*use backend transformers"):
+            adapter_facts(model("owner/name", backend="vllm"), wanted)
+        assert adapter_facts(model("owner/name"), wanted).path == str(tmp_path)

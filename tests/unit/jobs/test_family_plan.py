@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.family_lookup import KNOWN, find_config, find_family, known_model
+from actors.family_lookup import KNOWN, KnownModel, find_config, find_family, known_model
+from engine.config import load_config
 from engine.errors import ModelError
+from jobs.estimate import print_plan
 from jobs.family_plan import lines_of, print_families
 from tests.unit.fake_sweep import sweep
 
+ROOT = Path(__file__).resolve().parents[3]
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -47,7 +50,7 @@ def test_the_known_models_are_those_of_the_original() -> None:
 
 
 @pytest.mark.parametrize("model", KNOWN, ids=lambda model: model.hub_id)
-def test_a_name_alone_gives_family_and_targets(model: object) -> None:
+def test_a_name_alone_gives_family_and_targets(model: KnownModel) -> None:
     found = find_family(model.hub_id)
     assert found.model_type == model.model_type
     assert found.facts is None
@@ -65,7 +68,7 @@ def test_families_whose_targets_differ() -> None:
     neox = said("togethercomputer/RedPajama-INCITE-Instruct-3B-v1")
     assert "LoRA on query_key_value, dense, dense_h_to_4h, dense_4h_to_h; packed" in neox
     moe = said("ibm-granite/granite-3.1-3b-a800m-instruct")
-    assert "LoRA on q_proj, k_proj, v_proj, o_proj; packed if its probe agrees at load" in moe
+    assert "LoRA on q_proj, k_proj, v_proj, o_proj; packed" in moe
     assert "vLLM serves no adapters of it" in said("stabilityai/stablelm-zephyr-3b")
 
 
@@ -131,3 +134,19 @@ def test_each_model_is_told_once_and_fakes_not_at_all() -> None:
     print_families(sweep(models=models), Console(file=out, soft_wrap=True))
     assert out.getvalue().count("microsoft/phi-1_5: phi") == 1
     assert "fake" not in out.getvalue()
+
+
+def test_the_sweep_of_the_original_names_the_known_models() -> None:
+    config = load_config(ROOT / "configs" / "families_gpu.yaml")
+    assert list(dict.fromkeys(m.path for m in config.models)) == [m.hub_id for m in KNOWN]
+    for precision in ("nf4", "auto"):
+        assert sum(m.precision == precision for m in config.models) == len(KNOWN)
+    assert all([a.label for a in m.adapters] == ["none", "tuned"] for m in config.models)
+
+
+def test_families_are_told_where_no_model_can_be_had() -> None:
+    config = sweep(models=[{"path": "microsoft/phi-1_5"}])
+    out = io.StringIO()
+    with pytest.raises(ModelError, match="phi-1_5"):
+        print_plan(config, Console(file=out, soft_wrap=True))
+    assert "microsoft/phi-1_5: phi (by name)" in out.getvalue()
