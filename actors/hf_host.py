@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.adapters import ADAPTER_BYTES, ADAPTERS_KEPT, AdapterPool
+from actors.allocator import keep_freed_memory
 from actors.backend import (
     BackendOutOfMemoryError,
     HostInfo,
@@ -125,6 +126,8 @@ class TransformersBackend:
             torch.set_num_threads(self._spec.threads)
         source = resolve_model(self._spec.model)
         self.model = model = load_model(source, self._spec.precision, self._spec.device)
+        if model.device.type == "cpu":
+            keep_freed_memory()
         if model.device.type == "cuda" and "batch_tokens" not in self._spec.options:
             self.batch_tokens = GPU_BATCH_TOKENS
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))
@@ -150,7 +153,7 @@ class TransformersBackend:
             packed = packing_checked(model, self._scorer.reading, kept)
             if packed is not None:
                 self._packed, self._packed_up_to = packed
-                scorer = f"packed+{scorer}"
+                scorer = f"packed+{self._packed.route}+{scorer}"
         self._max_tokens = model_window(model.config)
         if self.adapters:
             self.adapters.start()

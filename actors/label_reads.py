@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.batching import Ids, continuations
+from actors.prepacked import product_of
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ through the output matrix. `kept`: the model's own `logits_to_keep` (families th
 their logits). `full`: all logits (families without that argument)."""
 
 _LOGITS_AT_A_TIME = 1 << 24  # elements of one product with the output matrix
+_CACHED_LOGITS = 1 << 21  # the same where the vocabulary is cut: what a CPU's cache holds
 
 
 class ReadPlan(NamedTuple):
@@ -66,6 +68,32 @@ def read_plan(label_ids: Sequence[Ids]) -> ReadPlan:
 def output_matrix(model: Any) -> Any:
     """Return the module that turns states into logits, or None."""
     return model.get_output_embeddings()
+
+
+def read_states(
+    head: Any, states: torch.Tensor, tokens: list[int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return log Z [N] and the log-probabilities of `tokens` [N, U] of states [N, H].
+
+    A plain single-precision output matrix on a CPU is multiplied by parts of the vocabulary, so
+    that logits are summed up while they are in the cache, and by oneDNN: it needs no second layout
+    of so tall a matrix, which most models share with their embeddings.
+    """
+    import torch
+    from torch.nn import functional
+
+    product = product_of(head)
+    if product is None or not len(states):
+        return reduce_logits(head_logits(head, states), tokens)
+    columns = max(1, _CACHED_LOGITS // len(states))
+    parts = [
+        product(states, start, start + columns).logsumexp(dim=-1)
+        for start in range(0, head.out_features, columns)
+    ]
+    total = torch.stack(parts).logsumexp(dim=0)
+    offset = None if head.bias is None else head.bias[tokens]
+    picked = functional.linear(states, head.weight[tokens], offset) - total[:, None]
+    return total.numpy(), picked.numpy()
 
 
 def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:

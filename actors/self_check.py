@@ -125,7 +125,7 @@ def packing_checked(
     batches = [SequenceBatch(Ragged.of([row.ids for row in probe]), None) for probe in probes]
     piece = PIECE if model.device.type == "cpu" else GPU_PIECE
     tolerance = tolerance_of(model)
-    routes: tuple[Route, ...] = ("pruned", "whole", "masked")
+    routes: tuple[Route, ...] = ("lean", "pruned", "whole", "masked")
     for route in routes:
         try:
             packed = PackedForward(model, reading, max(prefixes_kept, 1), 24, 5, route)
