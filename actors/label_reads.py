@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -66,6 +66,35 @@ def read_plan(label_ids: Sequence[Ids]) -> ReadPlan:
 def output_matrix(model: Any) -> Any:
     """Return the module that turns states into logits, or None."""
     return model.get_output_embeddings()
+
+
+def read_states(
+    head: Any, states: torch.Tensor, tokens: list[int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return log Z [N] and the log-probabilities of `tokens` [N, U] of states [N, H].
+
+    Logits in bf16 lie 1/8 apart at their usual size, further than most words move them. So the
+    tokens' own are computed in single precision, and stand in for the rounded ones in the sum too.
+    """
+    return reduce_logits(_with_exact(head, states, tokens), tokens)
+
+
+def _with_exact(head: Any, states: torch.Tensor, tokens: list[int]) -> Iterator[torch.Tensor]:
+    import torch
+    from torch.nn import Linear, functional
+
+    if type(head) is not Linear or head.weight.dtype not in (torch.float16, torch.bfloat16):
+        yield from head_logits(head, states)
+        return
+    columns = torch.tensor(tokens, dtype=torch.int64, device=states.device)
+    weight = head.weight.index_select(0, columns).float()
+    offset = None if head.bias is None else head.bias.index_select(0, columns).float()
+    start = 0
+    for part in head_logits(head, states):
+        stop = start + len(part)
+        exact = functional.linear(states[start:stop].float(), weight, offset)
+        yield part.float().index_copy_(1, columns, exact)
+        start = stop
 
 
 def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:

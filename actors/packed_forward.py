@@ -19,10 +19,10 @@ from actors.batching import Ids
 from actors.label_reads import (
     Reading,
     ReadPlan,
-    head_logits,
     label_sums,
     output_matrix,
     read_plan,
+    read_states,
     reduce_logits,
 )
 from actors.out_of_memory import free_memory, is_out_of_memory
@@ -232,7 +232,7 @@ class PackedForward:
                 states = self._model.base_model(**inputs).last_hidden_state[0]
                 if self._last is None:
                     states = states.index_select(0, at)
-                return reduce_logits(head_logits(self._head, states), plan.tokens)
+                return read_states(self._head, states, plan.tokens)
             # a pruned last layer has left the nodes that are read, so all that comes out is kept
             kept = at if self._last is None else 0
             logits = self._model(**inputs, logits_to_keep=kept).logits[0]

@@ -19,6 +19,10 @@ class ModelError(RayxaiError):
     """A model can't be found or loaded."""
 
 
+class TooLargeError(ModelError):
+    """A model doesn't fit into the memory of its device."""
+
+
 class RunFolderError(RayxaiError):
     """The run folder holds another configuration, is in use, or is of another format version."""
 
