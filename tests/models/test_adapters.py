@@ -34,6 +34,8 @@ from tests.models.tiny import LABELS, build, prompts
 pytestmark = pytest.mark.models
 
 EXACT = 1e-5
+ULPS = 1e-6
+"""Of values of 20 and more, where a plain pass in single precision is 1.4e-5 off one in double."""
 
 
 def batch_of(rows: list[ScoreSequence]) -> SequenceBatch:
@@ -94,7 +96,7 @@ def test_two_adapters_and_the_base_interleaved(stage: Stage, options: dict[str, 
         adapter = ("", a, b)[turn]
         # other templates in between: kept keys and values must not be another adapter's
         found = score(host, adapter, rows)
-        np.testing.assert_allclose(found, wanted[adapter], atol=EXACT, rtol=0)
+        np.testing.assert_allclose(found, wanted[adapter], atol=EXACT, rtol=ULPS)
     swaps = int((np.diff(np.concatenate([[0], turns])) != 0).sum())
     assert host.swap_counts().swaps == swaps
     assert host.swap_counts().adapter_loads == 2
@@ -132,7 +134,7 @@ def test_what_an_adapter_may_change(stage: Stage, config: dict[str, Any]) -> Non
     rows = prompts(8)
     for adapter in (a, "", other, a):
         np.testing.assert_allclose(
-            score(host, adapter, rows), stage.expected(adapter, rows), atol=EXACT, rtol=0
+            score(host, adapter, rows), stage.expected(adapter, rows), atol=EXACT, rtol=ULPS
         )
 
 
@@ -170,7 +172,7 @@ def test_a_mixed_batch_equals_single_ones(stage: Stage) -> None:
     rows = prompts(9)
     found = host.compare_adapters(batch_of(rows), LABELS, [a, "", b])
     for values, adapter in zip(found, (a, "", b), strict=True):
-        np.testing.assert_allclose(values, score(host, adapter, rows), atol=EXACT, rtol=0)
+        np.testing.assert_allclose(values, score(host, adapter, rows), atol=EXACT, rtol=ULPS)
 
 
 class TestMemory:
@@ -218,8 +220,12 @@ class TestMemory:
 class TestCanary:
     def test_an_adapter_without_effect(self, stage: Stage) -> None:
         a = stage.add("a", scale=0.0, **ATTENTION)
-        with pytest.raises(AdapterError, match=r"no effect.*lora_B is zero"):
-            score(stage.host(), a, prompts(2))
+        host = stage.host()
+        for _ in range(2):
+            with pytest.raises(AdapterError, match=r"no effect.*lora_B is zero"):
+                score(host, a, prompts(2))
+        assert host.swap_counts().adapter_loads == 1  # its file is not read again and again
+        score(host, "", prompts(2))
 
     def test_broken_numbers(self, stage: Stage) -> None:
         def broken(tensors: Any) -> Any:
@@ -285,7 +291,7 @@ class TestRefused:
         with pytest.raises(ModelError, match="planned"):
             host.check(batch_of(prompts(1)), ScoreTask(LABELS, adapter=a))
         np.testing.assert_allclose(
-            score(host, b, prompts(3)), stage.expected(b, prompts(3)), atol=EXACT, rtol=0
+            score(host, b, prompts(3)), stage.expected(b, prompts(3)), atol=EXACT, rtol=ULPS
         )
 
     def test_other_embeddings_than_the_bases(self, stage: Stage) -> None:

@@ -149,17 +149,21 @@ class TestVllm:
             model_facts(model("owner/name", backend="vllm", options={"packing": False}))
 
     def test_adapters_that_it_can_not_serve(self, tmp_path: Path) -> None:
-        (tmp_path / "adapter_config.json").write_text(
-            '{"peft_type": "LORA", "r": 2, "use_dora": true}'
-        )
+        base, adapter = tmp_path / "base", tmp_path / "adapter"
+        base.mkdir()
+        adapter.mkdir()
+        (base / "config.json").write_text("{}")
+        save_file({"q.weight": np.zeros((4, 4), np.float32)}, base / "model.safetensors")
+        config = '{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "lora_bias": true}'
+        (adapter / "adapter_config.json").write_text(config)
         save_file(
             {
                 "base_model.model.q.lora_A.weight": np.zeros((2, 4), np.float32),
                 "base_model.model.q.lora_B.weight": np.zeros((4, 2), np.float32),
             },
-            tmp_path / "adapter_model.safetensors",
+            adapter / "adapter_model.safetensors",
         )
-        wanted = WantedAdapter("dora", str(tmp_path))
-        with pytest.raises(ModelError, match=r"DoRA.*use backend transformers"):
-            adapter_facts(model("owner/name", backend="vllm"), wanted)
-        assert adapter_facts(model("owner/name"), wanted).path == str(tmp_path)
+        wanted = WantedAdapter("biased", str(adapter))
+        with pytest.raises(ModelError, match=r"lora_bias.*use backend transformers"):
+            adapter_facts(model(str(base), backend="vllm"), wanted)
+        assert adapter_facts(model(str(base)), wanted).path == str(adapter)
