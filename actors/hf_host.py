@@ -6,24 +6,36 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from actors.adapters import ADAPTER_BYTES, ADAPTERS_KEPT, AdapterPool
+from actors.allocator import keep_freed_memory
 from actors.backend import (
     BackendOutOfMemoryError,
     HostInfo,
     HostSpec,
     Scores,
     SequenceBatch,
+    SwapCounts,
     digest_text,
 )
-from actors.batching import Ids, ScoreSequence
+from actors.batching import Ids, ScoreSequence, cut_elsewhere
 from actors.bucketed import BatchScores, score_in_buckets
 from actors.loader import load_model, model_window, resolve_model
-from actors.out_of_memory import free_memory, is_out_of_memory
-from actors.self_check import make_scorer, packing_checked, prepack_checked, vocabulary_size
+from actors.out_of_memory import fitting
+from actors.precision import FLOATS, QUANTIZED, footprint, precision_of
+from actors.prompt_errors import prompt_errors
+from actors.self_check import (
+    make_scorer,
+    packing_checked,
+    prepack_checked,
+    tolerance_of,
+    vocabulary_size,
+)
 from engine.errors import ConfigError, ModelError
 from engine.generations import GenerationAnswer, GenerationAsk
 from engine.gradients import GradientAnswer, GradientAsk
@@ -50,7 +62,16 @@ _GRADIENT_SHARE = 4
 layers are kept for the way back. SmolLM2-135M in fp32 on a CPU took 0.8 GB for 512 tokens."""
 
 _OPTIONS = frozenset(
-    {"batch_tokens", "prefix_cache", "prepack", "packing", "admit_tokens", "remember"}
+    {
+        "batch_tokens",
+        "prefix_cache",
+        "prepack",
+        "packing",
+        "adapters_kept",
+        "adapter_bytes",
+        "admit_tokens",
+        "remember",
+    }
 )
 
 
@@ -58,7 +79,8 @@ class TransformersBackend:
     """A causal language model behind the contract of a host.
 
     Args:
-        spec: Options: `batch_tokens`, `prefix_cache`, `prepack`, `packing`.
+        spec: Options: `batch_tokens`, `prefix_cache`, `prepack`, `packing`, `adapters_kept`,
+            `adapter_bytes`.
 
     Raises:
         ConfigError: An option is unknown.
@@ -77,7 +99,11 @@ class TransformersBackend:
         self._packed: PackedForward | None = None
         self._packed_up_to: int | None = None
         self._takes_positions = False
-        self._runner: GradientRunner | None = None
+        self._runners: dict[str, GradientRunner] = {}  # by adapter
+        self.adapters: AdapterPool | None = None
+        self._adapters_kept = int(spec.options.get("adapters_kept", ADAPTERS_KEPT))
+        if self._adapters_kept < 1:
+            raise ConfigError("adapters_kept: at least the adapter that is on must be kept")
         self._max_tokens: int | None = None
         self._vocabulary = 0
         self.batch_tokens = int(spec.options.get("batch_tokens", CPU_BATCH_TOKENS))
@@ -100,22 +126,43 @@ class TransformersBackend:
             # of the calling thread: OpenMP would otherwise follow the OMP_NUM_THREADS that Ray sets
             torch.set_num_threads(self._spec.threads)
         source = resolve_model(self._spec.model)
-        self.model = model = load_model(source, self._spec.precision, self._spec.device)
+        self.model = model = load_model(
+            source, self._spec.precision, self._spec.device, self._spec.double_quant
+        )
+        if model.device.type == "cpu":
+            keep_freed_memory()
         if model.device.type == "cuda" and "batch_tokens" not in self._spec.options:
             self.batch_tokens = GPU_BATCH_TOKENS
+        self.batch_tokens = cut_elsewhere(self.batch_tokens, self._spec.replicate)
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))
-        parameters, memory = model.num_parameters(), _bytes(model)
+        self._vocabulary = vocabulary_size(model)
+        if self._spec.adapters:
+            # before anything that keeps hold of the layers which it wraps
+            self.adapters = AdapterPool(
+                model,
+                self._vocabulary,
+                self._spec.adapters,
+                self._adapters_kept,
+                int(self._spec.options.get("adapter_bytes", ADAPTER_BYTES)),
+                tolerance_of(model),
+            )
         self._scorer, scorer = make_scorer(model, kept)
-        if self._spec.options.get("prepack", True) and prepack_checked(model, self._scorer):
+        # now that quantized layers have had their first pass, at which some are laid out anew, and
+        # before others are put into a layout whose bytes can't be counted
+        parameters, memory = model.num_parameters(), footprint(model)
+        unpacked = self.adapters.unpacked if self.adapters else ()
+        wanted = self._spec.options.get("prepack", True)
+        if wanted and prepack_checked(model, self._scorer, unpacked):
             scorer = f"{scorer}+prepacked"
         self._takes_positions = self._scorer.takes_positions
         if self._spec.options.get("packing", True):
-            packed = packing_checked(model, self._scorer.reading, kept)
+            packed = packing_checked(model, self._scorer.reading, kept, self._spec.replicate)
             if packed is not None:
                 self._packed, self._packed_up_to = packed
-                scorer = f"packed+{scorer}"
+                scorer = f"packed+{self._packed.route}+{scorer}"
         self._max_tokens = model_window(model.config)
-        self._vocabulary = vocabulary_size(model)
+        if self.adapters:
+            self.adapters.start()
         numerics = _numerics(model, scorer)
         return HostInfo(
             model=self._spec.model,
@@ -129,41 +176,36 @@ class TransformersBackend:
             numerics_text=numerics,
             max_tokens=self._max_tokens,
             threads=torch.get_num_threads(),
+            adapters_kept=self._adapters_kept if self.adapters else 0,
+            precision=precision_of(model),
         )
 
     def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:
         """Return the errors of prompts that are empty, too long, or outside the vocabulary."""
-        if task.adapter:
+        if self.adapters:
+            self.adapters.check(task.adapter)
+        elif task.adapter:
             raise ModelError(
-                f"this host of {self._spec.model} has no adapter {task.adapter}: run without one"
+                f"this host of {self._spec.model} was started without adapters, but is asked for "
+                f"{task.adapter[:12]}"
             )
-        errors: dict[int, str] = {}
-        lengths = batch.sequences.lengths
-        longest = lengths + max(map(len, task.label_ids)) - 1
-        if self._max_tokens:
-            for row in np.flatnonzero(longest > self._max_tokens).tolist():
-                errors[row] = (
-                    f"the prompt and its label have {longest[row]} tokens, the model takes "
-                    f"{self._max_tokens}: shorten the text or the template"
-                )
-        flat = batch.sequences.flat
-        for place in np.flatnonzero((flat < 0) | (flat >= self._vocabulary)).tolist():
-            row = int(np.searchsorted(batch.sequences.offsets, place, side="right")) - 1
-            errors[row] = (
-                f"the prompt has token ids outside the vocabulary of {self._vocabulary}: the "
-                "tokenizer belongs to another model"
-            )
+        errors = prompt_errors(batch, task, self._max_tokens, self._vocabulary)
         if batch.hidden is not None and not self._takes_positions:
             for row in np.flatnonzero(batch.hidden.lengths).tolist():
                 errors[row] = (
                     "this model family takes no position ids, so positions can't be hidden: use "
                     "another masking operator than pad"
                 )
-        return errors | dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "the prompt is empty")
+        return errors
 
     def score(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
-        """Score checked prompts: packed, or in padded batches where that can't be."""
+        """Score checked prompts: packed, or in padded batches where that can't be.
+
+        Raises:
+            ModelError: The adapter can't be loaded, or doesn't read as it did.
+        """
         assert self._scorer is not None, "load the model before asking it for scores"
+        self._switch_to(task.adapter)
         if self._packed is None:
             return self._in_buckets(batch, task)
         if self._packed_up_to is None:
@@ -179,29 +221,20 @@ class TransformersBackend:
     def _packed_or_in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         assert self._packed is not None
         try:
-            return self._packed.score(batch, task.label_ids, own_prefix=task.by_example)
+            return self._packed.score(batch, task.label_ids, task.by_example, task.adapter)
         except BackendOutOfMemoryError:
             pass  # some prompt may still fit: there each has an answer or an error of its own
         return self._in_buckets(batch, task)
 
     def _in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
-        return score_in_buckets(self._padded, batch, task.label_ids, self.batch_tokens)
+        padded = partial(self._padded, task.adapter)
+        return score_in_buckets(padded, batch, task.label_ids, self.batch_tokens)
 
     def _padded(
-        self, prompts: list[ScoreSequence], label_ids: Sequence[Ids], prefix: int
+        self, adapter: str, prompts: list[ScoreSequence], label_ids: Sequence[Ids], prefix: int
     ) -> BatchScores:
-        import torch
-
         assert self._scorer is not None
-        try:
-            return self._scorer.score(prompts, label_ids, prefix)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            message = str(error).splitlines()[0]
-        # outside the handler: its traceback would hold the batch's tensors while they are halved
-        free_memory()
-        raise BackendOutOfMemoryError(message)
+        return fitting(partial(self._scorer.score, prompts, label_ids, prefix, adapter))
 
     def gradients(self, ask: GradientAsk, task: ScoreTask) -> GradientAnswer:
         """Return the gradients that one explainer needs of one prompt.
@@ -215,9 +248,11 @@ class TransformersBackend:
         errors = self.check(SequenceBatch(Ragged.of([ask.ids]), None), task)
         if errors:
             raise ValueError(errors[0])
-        if self._runner is None:
-            self._runner = GradientRunner(self.model, self.batch_tokens // _GRADIENT_SHARE)
-        return self._runner.run(ask, task.label_ids)
+        self._switch_to(task.adapter)
+        if task.adapter not in self._runners:
+            runner = GradientRunner(self.model, self.batch_tokens // _GRADIENT_SHARE)
+            self._runners[task.adapter] = runner
+        return self._runners[task.adapter].run(ask, task.label_ids)
 
     def generate(self, ask: GenerationAsk, task: ScoreTask) -> GenerationAnswer:
         """Return the model's greedy continuation of one prompt.
@@ -233,7 +268,33 @@ class TransformersBackend:
         errors = self.check(SequenceBatch(Ragged.of([ask.ids]), None), longest)
         if errors:
             raise ValueError(errors[0])
+        self._switch_to(task.adapter)
         return continue_greedily(self.model, ask)
+
+    def compare_adapters(
+        self, batch: SequenceBatch, label_ids: Sequence[Ids], adapters: Sequence[str]
+    ) -> npt.NDArray[np.float32]:
+        """Return log-probabilities [A, S, L] of checked prompts under A adapters, side by side.
+
+        Raises:
+            ModelError: The host has not the adapters, or they can't be mixed in one batch.
+            ValueError: A prompt doesn't fit into memory.
+        """
+        from actors.mixed_batch import compare_adapters
+
+        if self.model is None or self.adapters is None:
+            raise ModelError(f"this host of {self._spec.model} was started without adapters")
+        return compare_adapters(
+            self.model, self.adapters, batch, label_ids, adapters, self.batch_tokens
+        )
+
+    def swap_counts(self) -> SwapCounts:
+        """Return what switching adapters cost so far."""
+        return self.adapters.counts if self.adapters else SwapCounts()
+
+    def _switch_to(self, adapter: str) -> None:
+        if self.adapters:
+            self.adapters.use(adapter)
 
 
 def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:
@@ -250,11 +311,6 @@ def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:
     )
 
 
-def _bytes(model: PreTrainedModel) -> int:
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
 def _numerics(model: PreTrainedModel, scorer: str) -> str:
     """Return what makes results differ in the last bits, for people."""
     import torch
@@ -265,6 +321,13 @@ def _numerics(model: PreTrainedModel, scorer: str) -> str:
     else:
         kind = f"{model.device.type} {torch.backends.cpu.get_cpu_capability()}"
     dtype = str(model.dtype).removeprefix("torch.")
+    precision = precision_of(model)
+    if precision in QUANTIZED:
+        import bitsandbytes
+
+        dtype = f"{precision} and {dtype}; bitsandbytes {bitsandbytes.__version__}"
+    elif precision not in FLOATS:
+        dtype = f"{precision} and {dtype}"
     attention = model.config._attn_implementation
     return (
         f"{dtype}; {kind}; {attention}; {scorer}; torch {torch.__version__}; "

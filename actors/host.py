@@ -119,12 +119,14 @@ class Host:
         backend = self._backend
         if not isinstance(backend, GradientBackend):
             refusal = (
-                f"{self._info.model} gives no gradients: only backend transformers has embeddings "
-                "to differentiate by, the fake models have none"
+                f"{self._info.model} gives no gradients here: only backend transformers has "
+                "embeddings to differentiate by, vLLM and the fake models have none"
             )
             return gradient_reply([ask.key for ask in asks], [refusal] * len(asks))
         # a call a row, so that batches of scores get their turn
-        calls = [self._queue.run(partial(_answer, backend, ask, task)) for ask in asks]
+        calls = [
+            self._queue.run(partial(_answer, backend, ask, task), task.adapter) for ask in asks
+        ]
         return gradient_reply([ask.key for ask in asks], [call.result() for call in calls])
 
     def generate(self, request: pa.Table) -> pa.Table:
@@ -147,7 +149,9 @@ class Host:
         backend = self._backend
         if not isinstance(backend, GenerationBackend):
             return no_generations(request)
-        calls = [self._queue.run(partial(_continue, backend, ask, task)) for ask in asks]
+        calls = [
+            self._queue.run(partial(_continue, backend, ask, task), task.adapter) for ask in asks
+        ]
         return generation_reply([ask.key for ask in asks], [call.result() for call in calls])
 
     def stats(self) -> HostStats:
@@ -189,13 +193,18 @@ def make_backend(spec: HostSpec) -> Backend:
 
     Raises:
         ConfigError: There is no such backend, or its options are wrong.
+        ModelError: The backend's library isn't installed.
     """
     if spec.backend == "transformers":
         from actors.hf_host import TransformersBackend
 
         return TransformersBackend(spec)
+    if spec.backend == "vllm":
+        from actors.vllm_host import VllmBackend
+
+        return VllmBackend(spec)
     if spec.backend == "fake":
         from actors.fake_host import FakeBackend
 
         return FakeBackend(spec)
-    raise ConfigError(f"unknown backend {spec.backend!r}: use transformers or fake")
+    raise ConfigError(f"unknown backend {spec.backend!r}: use transformers, vllm or fake")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from actors.batching import Ids, continuations
+from actors.prepacked import product_of
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ through the output matrix. `kept`: the model's own `logits_to_keep` (families th
 their logits). `full`: all logits (families without that argument)."""
 
 _LOGITS_AT_A_TIME = 1 << 24  # elements of one product with the output matrix
+_CACHED_LOGITS = 1 << 21  # the same where the vocabulary is cut: what a CPU's cache holds
 
 
 class ReadPlan(NamedTuple):
@@ -66,6 +68,53 @@ def read_plan(label_ids: Sequence[Ids]) -> ReadPlan:
 def output_matrix(model: Any) -> Any:
     """Return the module that turns states into logits, or None."""
     return model.get_output_embeddings()
+
+
+def read_states(
+    head: Any, states: torch.Tensor, tokens: list[int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return log Z [N] and the log-probabilities of `tokens` [N, U] of states [N, H].
+
+    A plain single-precision output matrix on a CPU is multiplied by parts of the vocabulary, so
+    that logits are summed up while they are in the cache, and by oneDNN: it needs no second layout
+    of so tall a matrix, which most models share with their embeddings.
+
+    Logits in bf16 lie 1/8 apart at their usual size, further than most words move them. So the
+    tokens' own are computed in single precision, and stand in for the rounded ones in the sum too.
+    """
+    import torch
+    from torch.nn import functional
+
+    product = product_of(head)
+    if product is None or not len(states):
+        return reduce_logits(_with_exact(head, states, tokens), tokens)
+    columns = max(1, _CACHED_LOGITS // len(states))
+    parts = [
+        product(states, start, start + columns).logsumexp(dim=-1)
+        for start in range(0, head.out_features, columns)
+    ]
+    total = torch.stack(parts).logsumexp(dim=0)
+    offset = None if head.bias is None else head.bias[tokens]
+    picked = functional.linear(states, head.weight[tokens], offset) - total[:, None]
+    return total.numpy(), picked.numpy()
+
+
+def _with_exact(head: Any, states: torch.Tensor, tokens: list[int]) -> Iterator[torch.Tensor]:
+    import torch
+    from torch.nn import Linear, functional
+
+    if type(head) is not Linear or head.weight.dtype not in (torch.float16, torch.bfloat16):
+        yield from head_logits(head, states)
+        return
+    columns = torch.tensor(tokens, dtype=torch.int64, device=states.device)
+    weight = head.weight.index_select(0, columns).float()
+    offset = None if head.bias is None else head.bias.index_select(0, columns).float()
+    start = 0
+    for part in head_logits(head, states):
+        stop = start + len(part)
+        exact = functional.linear(states[start:stop].float(), weight, offset)
+        yield part.float().index_copy_(1, columns, exact)
+        start = stop
 
 
 def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:

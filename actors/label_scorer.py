@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.batching import Ids, ScoreSequence
 from actors.bucketed import BatchScores
 from actors.label_reads import (
     Reading,
     ReadPlan,
-    head_logits,
     label_sums,
     output_matrix,
     read_plan,
+    read_states,
     reduce_logits,
 )
 from actors.prefix_cache import PrefixCache
@@ -44,8 +45,17 @@ class LabelScorer:
         self._head = output_matrix(model)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._model.device
+
     def score(
-        self, sequences: Sequence[ScoreSequence], label_ids: Sequence[Ids], prefix: int = 0
+        self,
+        sequences: Sequence[ScoreSequence],
+        label_ids: Sequence[Ids],
+        prefix: int = 0,
+        adapter: str = "",
     ) -> BatchScores:
         """Score B prompts.
 
@@ -53,6 +63,7 @@ class LabelScorer:
             sequences: Prompts within the model's window, no token outside its vocabulary.
             label_ids: Token ids of each of the L labels.
             prefix: Number of first tokens that all prompts share, none hidden.
+            adapter: Digest of the adapter that is on: kept prefixes are its own.
 
         Returns:
             Log-probabilities [B, L], the sum over a label's tokens of theirs under the full
@@ -65,11 +76,11 @@ class LabelScorer:
         with torch.inference_mode():
             past, computed = None, 0
             if prefix and self._prefixes:
-                past, computed = self._prefixes.take(sequences[0].ids[:prefix], n_rows)
+                past, computed = self._prefixes.take(sequences[0].ids[:prefix], n_rows, adapter)
             start = prefix if past is not None else 0
             rows = self._rows(sequences, plan.continuations, start, past)
             index, position = _places(sequences, plan, start, self._model.device)
-            log_z, picked = reduce_logits(self._logits(rows, index, position), plan.tokens)
+            log_z, picked = self._read(rows, index, position, plan.tokens)
         computed += int(rows["input_ids"].numel())
         shape = (len(sequences), len(plan.slots))
         return (
@@ -105,20 +116,25 @@ class LabelScorer:
             inputs["position_ids"] = positions.expand(len(rows), -1)
         return inputs
 
-    def _logits(
-        self, inputs: dict[str, Any], index: torch.Tensor, position: torch.Tensor
-    ) -> Iterator[torch.Tensor]:
-        """Yield the logits [N, V] at N places, in parts of bounded size."""
+    def _read(
+        self,
+        inputs: dict[str, Any],
+        index: torch.Tensor,
+        position: torch.Tensor,
+        tokens: list[int],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return log Z [N] and the log-probabilities of `tokens` [N, U] at N places."""
         import torch
 
         if self.reading == "gathered":
             states = self._model.base_model(**inputs).last_hidden_state[index, position]
-            yield from head_logits(self._head, states)
-        elif self.reading == "kept":
+            return read_states(self._head, states, tokens)
+        if self.reading == "kept":
             kept, at = torch.unique(position, return_inverse=True)
-            yield self._model(**inputs, logits_to_keep=kept).logits[index, at]
+            logits = self._model(**inputs, logits_to_keep=kept).logits[index, at]
         else:
-            yield self._model(**inputs).logits[index, position]
+            logits = self._model(**inputs).logits[index, position]
+        return reduce_logits([logits], tokens)
 
 
 def _places(

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from actors.backend import BackendOutOfMemoryError
+
+T = TypeVar("T")
+
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -19,3 +26,22 @@ def free_memory() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def fitting(score: Callable[[], T]) -> T:
+    """Return what a function returns.
+
+    Raises:
+        BackendOutOfMemoryError: It ran out of memory, which is free again.
+    """
+    import torch
+
+    try:
+        return score()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0]
+    # outside the handler: its traceback would hold the tensors
+    free_memory()
+    raise BackendOutOfMemoryError(message)

@@ -7,7 +7,7 @@ layer computes queries, attention's output and the feed-forward part there alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,24 +19,26 @@ from actors.batching import Ids
 from actors.label_reads import (
     Reading,
     ReadPlan,
-    head_logits,
     label_sums,
     output_matrix,
     read_plan,
+    read_states,
     reduce_logits,
 )
+from actors.lean_layers import LeanLayers
 from actors.out_of_memory import free_memory, is_out_of_memory
-from actors.tree_attention import NAME, CapturedError, Layer, PieceState, register, running
+from actors.pruning import last_layer, pruned
+from actors.tree_attention import NAME, Layer, PieceState, register, running
 from actors.tree_mask import MaskedPiece
 from engine.packing import Piece, Trie, build_trie, piece_at, shared_prefix
 from engine.ragged import Ragged, concatenate
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-PIECE = 2048
-"""Nodes that go through the model as one, on a CPU."""
+PIECE = 4096
+"""Nodes that go through the model as one, on a CPU. docs/performance.md has the sizes that were
+tried."""
 
 GPU_PIECE = 16_384
 """The same on a GPU; halved where memory runs out. Not measured on a GPU."""
@@ -51,13 +53,15 @@ LONGER = 8
 MASKED_PIECE = 512
 """Nodes of a piece whose mask spans the whole of it. Not tuned."""
 
-Route = Literal["pruned", "whole", "masked"]
-"""How a piece goes through a model. `pruned`: tree attention, the last layer for the nodes that are
-read only. `whole`: tree attention in all layers alike (families that take for granted that a layer
-returns as many states as it was given). `masked`: the family's own attention under a mask."""
+Route = Literal["lean", "pruned", "whole", "masked"]
+"""How a piece goes through a model. `lean`: layers of our own, for the families they know.
+`pruned`: tree attention, the last layer for the nodes that are read only. `whole`: tree attention
+in all layers alike (families that take for granted that a layer returns as many states as it was
+given). `masked`: the family's own attention under a mask."""
 
 
 class _Prefix(NamedTuple):
+    adapter: str
     tokens: npt.NDArray[np.int32]
     layers: dict[int, Layer]
 
@@ -87,6 +91,9 @@ class PackedForward:
         piece: Nodes of a piece.
         block: Queries of a block.
         route: How pieces go through the model.
+
+    Raises:
+        ValueError: The model can't be run by this route.
     """
 
     def __init__(
@@ -103,6 +110,9 @@ class PackedForward:
         self._reading = reading
         self._head = output_matrix(model)
         self.route = route
+        if route == "lean" and reading != "gathered":
+            raise ValueError(f"lean layers give states, so logits can't be read {reading}")
+        self._lean = LeanLayers(model) if route == "lean" else None
         self._last = last_layer(model) if route == "pruned" else None
         self._most_prefixes = prefixes
         self._prefixes: list[_Prefix] = []  # the last used one is the last
@@ -110,7 +120,11 @@ class PackedForward:
         self.block = block
 
     def score(
-        self, batch: SequenceBatch, label_ids: Sequence[Ids], own_prefix: bool = False
+        self,
+        batch: SequenceBatch,
+        label_ids: Sequence[Ids],
+        own_prefix: bool = False,
+        adapter: str = "",
     ) -> Scores:
         """Score S prompts.
 
@@ -119,6 +133,7 @@ class PackedForward:
             label_ids: Token ids of each of the L labels.
             own_prefix: Use a kept prefix only where it is just the batch's own, so that the last
                 bits of the scores are a function of the batch and not of what came before.
+            adapter: Digest of the adapter that is on: kept prefixes are its own.
 
         Raises:
             BackendOutOfMemoryError: Not even the smallest piece fits into memory.
@@ -131,7 +146,7 @@ class PackedForward:
             return Scores(none.reshape(0, len(label_ids)), none, 0, 0, 0)
         plan = read_plan(label_ids)
         with torch.inference_mode(), self._attending():
-            carried, prefix, computed = self._take_prefix(sequences, hidden, own_prefix)
+            carried, prefix, computed = self._take_prefix(sequences, hidden, own_prefix, adapter)
             rows, row_hidden = with_continuations(sequences, hidden, plan.continuations)
             trie = build_trie(rows, row_hidden, prefix)
             nodes = _read_nodes(trie, plan, sequences.n_rows)
@@ -177,7 +192,7 @@ class PackedForward:
                 piece = piece._replace(carry=np.arange(piece.stop))
             first, last = np.searchsorted(wanted, [piece.start, piece.stop])
             reads = wanted[first:last] - piece.start
-            state = self._state(piece, carried, reads)
+            state = self._state(piece, carried, reads, trie.prefix)
             try:
                 found = self._forward(trie, piece, state, reads, plan)
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -195,11 +210,11 @@ class PackedForward:
             carried, start = state.kept, piece.stop
 
     def _state(
-        self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64]
+        self, piece: Piece, carried: dict[int, Layer], reads: npt.NDArray[np.int64], prefix: int
     ) -> PieceState | MaskedPiece:
         if self.route == "masked":
             return MaskedPiece(piece, carried, self._model.device, self._model.dtype)
-        return PieceState(piece, carried, reads, self._model.device, self._model.dtype)
+        return PieceState(piece, carried, reads, self._model.device, self._model.dtype, prefix)
 
     def _forward(
         self,
@@ -214,6 +229,14 @@ class PackedForward:
         device = self._model.device
         nodes = slice(piece.start, piece.stop)
         at = torch.from_numpy(reads).to(device)
+        if self._lean is not None:
+            assert isinstance(state, PieceState)
+            tokens, positions = (
+                torch.from_numpy(values[nodes].astype(np.int64))
+                for values in (trie.tokens, trie.positions)
+            )
+            states = self._lean.run(tokens, positions, state, at)
+            return read_states(self._head, states, plan.tokens)
         inputs: dict[str, Any] = {
             "input_ids": torch.from_numpy(trie.tokens[nodes].astype(np.int64))[None].to(device),
             "position_ids": torch.from_numpy(trie.positions[nodes].astype(np.int64))[None].to(
@@ -232,25 +255,30 @@ class PackedForward:
                 states = self._model.base_model(**inputs).last_hidden_state[0]
                 if self._last is None:
                     states = states.index_select(0, at)
-                return reduce_logits(head_logits(self._head, states), plan.tokens)
+                return read_states(self._head, states, plan.tokens)
             # a pruned last layer has left the nodes that are read, so all that comes out is kept
             kept = at if self._last is None else 0
             logits = self._model(**inputs, logits_to_keep=kept).logits[0]
             return reduce_logits([logits], plan.tokens)
 
     def _take_prefix(
-        self, sequences: Ragged, hidden: Ragged | None, own: bool
+        self, sequences: Ragged, hidden: Ragged | None, own: bool, adapter: str
     ) -> tuple[dict[int, Layer], int, int]:
         """Return keys and values of a prefix of all sequences, its length, and tokens computed."""
         length = shared_prefix(sequences, hidden) if self._most_prefixes else 0
         if not length:
             return {}, 0, 0
         tokens = sequences.flat[:length]
-        shared = [_common(tokens, kept.tokens) for kept in self._prefixes]
+        shared = [
+            _common(tokens, kept.tokens) if kept.adapter == adapter else 0
+            for kept in self._prefixes
+        ]
         best = int(np.argmax(shared)) if shared else -1
         if own:
             same = [
-                n for n, kept in enumerate(self._prefixes) if np.array_equal(kept.tokens, tokens)
+                n
+                for n, kept in enumerate(self._prefixes)
+                if kept.adapter == adapter and np.array_equal(kept.tokens, tokens)
             ]
             best = same[0] if same else -1
         computed = 0
@@ -258,7 +286,7 @@ class PackedForward:
             prefix = self._prefixes.pop(best)
             length = shared[best]
         else:
-            prefix = _Prefix(tokens.copy(), self._layers_of(tokens))
+            prefix = _Prefix(adapter, tokens.copy(), self._layers_of(tokens))
             computed = length
         self._prefixes = [*self._prefixes, prefix][-self._most_prefixes :]
         cut_off = {i: (k[:, :length], v[:, :length]) for i, (k, v) in prefix.layers.items()}
@@ -275,7 +303,7 @@ class PackedForward:
 
     @contextmanager
     def _attending(self) -> Iterator[None]:
-        if self.route == "masked":
+        if self.route in ("lean", "masked"):
             yield
             return
         config: Any = self._model.base_model.config
@@ -321,60 +349,3 @@ def _common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
     length = min(len(a), len(b))
     differs = a[:length] != b[:length]
     return int(differs.argmax()) if differs.any() else length
-
-
-def last_layer(model: PreTrainedModel) -> Any:
-    """Return the last decoder layer.
-
-    Raises:
-        ValueError: The model has no list of as many layers as its configuration says.
-    """
-    from torch import nn
-
-    wanted = int(model.config.num_hidden_layers)
-    for module in model.base_model.children():
-        if isinstance(module, nn.ModuleList) and len(module) == wanted:
-            return module[-1]
-    raise ValueError(f"{type(model).__name__} has no list of its {wanted} layers")
-
-
-@contextmanager
-def pruned(layer: Any, state: PieceState, reads: torch.Tensor) -> Iterator[None]:
-    """Let a layer compute keys and values of all nodes, and everything else of the read ones."""
-    original: Callable[..., Any] = layer.forward
-
-    def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        n_nodes = hidden_states.shape[1]
-        state.capturing = True
-        try:
-            original(hidden_states, *args, **kwargs)
-        except CapturedError:
-            pass
-        finally:
-            state.capturing = False
-        if not len(reads):
-            return hidden_states[:, :0]
-        state.pruned = True
-        try:
-            rows = [_rows(value, reads, n_nodes) for value in args]
-            named = {name: _rows(value, reads, n_nodes) for name, value in kwargs.items()}
-            return original(hidden_states.index_select(1, reads), *rows, **named)
-        finally:
-            state.pruned = False
-
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        del layer.forward
-
-
-def _rows(value: Any, reads: torch.Tensor, n_nodes: int) -> Any:
-    """Return the read rows of what has a row a node: position ids, cosines and sines."""
-    import torch
-
-    if isinstance(value, tuple):
-        return tuple(_rows(item, reads, n_nodes) for item in value)
-    if torch.is_tensor(value) and value.dim() >= 2 and value.shape[1] == n_nodes:
-        return value.index_select(1, reads)
-    return value

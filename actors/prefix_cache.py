@@ -36,17 +36,23 @@ class PrefixCache:
     def __init__(self, model: PreTrainedModel, size: int) -> None:
         self._model = model
         self._size = size
-        self._kept: OrderedDict[tuple[int, ...], Layers] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, tuple[int, ...]], Layers] = OrderedDict()
 
-    def take(self, ids: Sequence[int], n_rows: int) -> Prefix:
-        """Return the keys and values of `ids`, at positions 0, 1, …, for `n_rows` rows."""
+    def take(self, ids: Sequence[int], n_rows: int, adapter: str = "") -> Prefix:
+        """Return the keys and values of `ids`, at positions 0, 1, …, for `n_rows` rows.
+
+        Args:
+            ids: The prefix.
+            n_rows: Rows of the batch it is for.
+            adapter: Digest of the adapter that is on.
+        """
         from transformers import DynamicCache
 
-        key = tuple(ids)
+        key = adapter, tuple(ids)
         computed = 0
         if key not in self._kept:
-            self._kept[key] = self._compute(key)
-            computed = len(key)
+            self._kept[key] = self._compute(key[1])
+            computed = len(ids)
             if len(self._kept) > self._size:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

@@ -10,21 +10,27 @@ permutation, so the weight is the stock one to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 ROWS = 512
 """Rows of a typical product, a hint for the layout; any number of rows may follow."""
 
 
-def prepack(model: nn.Module) -> Callable[[], None] | None:
+def prepack(model: nn.Module, unpacked: Collection[nn.Module] = ()) -> Callable[[], None] | None:
     """Put the linear layers of a single-precision CPU model into oneDNN's layout, in place.
 
     Layers that share their weight with another module (tied output matrices) stay as they are. The
     packed layers can be differentiated by their inputs, not by their weights.
+
+    Args:
+        model: The model.
+        unpacked: Layers that stay as they are: others read their weights.
 
     Returns:
         A function that puts the stock layers back, or None where nothing could be packed (another
@@ -33,15 +39,8 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
     import torch
     from torch import nn
 
-    operators = torch.ops.mkldnn
-    needed = ("_linear_pointwise", "_reorder_linear_weight")
-    if not torch.backends.mkldnn.is_available() or not all(  # type: ignore[no-untyped-call]
-        hasattr(operators, name) for name in needed
-    ):
+    if not _has_onednn():
         return None
-
-    def product(x: torch.Tensor, packed: torch.Tensor, offset: torch.Tensor | None) -> Any:
-        return operators._linear_pointwise(x, packed, offset, "none", [], "")
 
     class Differentiable(torch.autograd.Function):
         """The product with its derivative by `x`; oneDNN's operator has none."""
@@ -49,7 +48,7 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
         @staticmethod
         def forward(ctx: Any, x: Any, packed: Any, offset: Any) -> Any:
             ctx.packed = packed
-            return product(x, packed, offset)
+            return _product(x, packed, offset)
 
         @staticmethod
         def backward(ctx: Any, *outer: Any) -> tuple[Any, None, None]:
@@ -60,12 +59,12 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
 
         def __init__(self, layer: nn.Linear) -> None:
             super().__init__()
-            self.packed = operators._reorder_linear_weight(layer.weight.detach(), ROWS)
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
             self.offset = layer.bias
             self.out_features = layer.out_features
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            apply = Differentiable.apply if x.requires_grad else product
+            apply = Differentiable.apply if x.requires_grad else _product
             y: torch.Tensor = apply(x, self.packed, self.offset)
             return y
 
@@ -76,10 +75,7 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
     replaced: list[tuple[nn.Module, str, nn.Linear]] = []
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            # exactly Linear: quantized layers and adapters derive from it
-            if type(layer) is not nn.Linear or users[id(layer.weight)] > 1:
-                continue
-            if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32:
+            if not _is_plain(layer) or users[id(layer.weight)] > 1 or layer in unpacked:
                 continue
             replaced.append((parent, name, layer))
             setattr(parent, name, PrepackedLinear(layer))
@@ -91,3 +87,54 @@ def prepack(model: nn.Module) -> Callable[[], None] | None:
             setattr(parent, name, layer)
 
     return undo
+
+
+def multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return x [N, H] · weightᵀ [H, M] in single precision on a CPU, by oneDNN if there is."""
+    y: torch.Tensor = _product(x, weight, None) if _has_onednn() else x @ weight.T
+    return y
+
+
+def product_of(layer: Any) -> Callable[[torch.Tensor, int, int], torch.Tensor] | None:
+    """Return oneDNN's product with some of a linear layer's outputs, its weight left as it lies.
+
+    Returns:
+        (x [N, H], start, stop) -> outputs [N, start:stop], without a derivative; None where the
+        layer isn't a single-precision `Linear` on a CPU, or torch is built without oneDNN.
+    """
+    if not _has_onednn() or not _is_plain(layer):
+        return None
+
+    def some(x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        offset = None if layer.bias is None else layer.bias[start:stop]
+        y: torch.Tensor = _product(x, layer.weight[start:stop], offset)
+        return y
+
+    return some
+
+
+def _is_plain(layer: Any) -> TypeGuard[nn.Linear]:
+    """Return whether a layer is a `Linear` in single precision on a CPU."""
+    import torch
+    from torch import nn
+
+    # exactly Linear: quantized layers and adapters derive from it
+    if type(layer) is not nn.Linear:
+        return False
+    return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
+
+
+@cache
+def _has_onednn() -> bool:
+    """Return whether torch is built with what is used here."""
+    import torch
+
+    needed = ("_linear_pointwise", "_reorder_linear_weight")
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and all(hasattr(torch.ops.mkldnn, name) for name in needed)
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, offset: torch.Tensor | None) -> Any:
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(x, weight, offset, "none", [], "")

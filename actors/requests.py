@@ -131,10 +131,15 @@ def admit(request: pa.Table) -> Pending:
     )
 
 
-def groups(requests: Iterable[Pending]) -> Iterator[Group]:
+def groups(requests: Iterable[Pending], adapter: str = "") -> Iterator[Group]:
     """Yield what can be scored together: rows of one task that have no error.
 
     Where a task asks for batches `by_example`, a group is one example of one request.
+
+    Args:
+        requests: In order of arrival.
+        adapter: The one that is on: its groups come first, then those of one adapter after another,
+            so that adapters are switched as seldom as can be.
     """
     parts: dict[object, list[Part]] = {}
     for order, request in enumerate(requests):
@@ -148,10 +153,11 @@ def groups(requests: Iterable[Pending]) -> Iterator[Group]:
         for example in np.unique(request.examples[rows]).tolist():
             own = rows[request.examples[rows] == example]
             parts[task.label_ids, task.adapter, order, example] = [Part(request, own)]
-    for found in parts.values():
-        found = [part for part in found if len(part.rows)]
-        if found:
-            yield Group(found[0].request.task, found, join(found))
+    ready = [found for own in parts.values() if (found := [part for part in own if len(part.rows)])]
+    turns = dict.fromkeys([adapter, *(found[0].request.task.adapter for found in ready)])
+    rank = {name: turn for turn, name in enumerate(turns)}
+    for found in sorted(ready, key=lambda found: rank[found[0].request.task.adapter]):
+        yield Group(found[0].request.task, found, join(found))
 
 
 def join(parts: Sequence[Part]) -> SequenceBatch:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -65,13 +65,13 @@ def resolve_model(path: str, options: Mapping[str, Any] | None = None) -> ModelS
     if offline and path == offline.alias:
         return _local("package", converted(offline), path)
     if path.count("/") == 1 and not path.startswith((".", "/", "~")):
-        snapshot = _hub_snapshot(path, tried)
+        snapshot = hub_snapshot(path, tried, _complete)
         if snapshot:
             return ModelSource("hub", str(snapshot), snapshot.name, path)
     if offline:
         if find_gguf(offline):
             return _local("package", converted(offline), path)
-        tried.append(f"the package {offline.package} isn't installed ({offline.install})")
+        tried.append(f"its package isn't installed ({offline.install})")
     raise ModelError(_not_found(path, tried))
 
 
@@ -101,15 +101,27 @@ def _local(kind: Kind, folder: Path, name: str) -> ModelSource:
     return ModelSource(kind, str(folder), weights_digest(folder), name)
 
 
-def _hub_snapshot(name: str, tried: list[str]) -> Path | None:
-    """Return the folder of a hub model in the hub's cache, fetched if the hub can be reached."""
+def hub_snapshot(
+    name: str,
+    tried: list[str],
+    complete: Callable[[Path], bool],
+    files: Sequence[str] | None = None,
+) -> Path | None:
+    """Return the folder of what the hub has, from its cache, or fetched if it can be reached.
+
+    Args:
+        name: `owner/name`, with `@revision` if wanted.
+        tried: Gets what was tried in vain.
+        complete: Whether a folder has all that is needed.
+        files: Patterns of the files that are fetched; those of a model by default.
+    """
     import huggingface_hub as hub
 
     repo, _, revision = name.partition("@")
     where: dict[str, Any] = {"repo_id": repo, "revision": revision or None}
     try:
         snapshot = Path(hub.snapshot_download(**where, local_files_only=True))
-        if _complete(snapshot):
+        if complete(snapshot):
             return snapshot
         tried.append("the hub's cache has only a part of it")
     except (OSError, ValueError) as error:
@@ -120,14 +132,31 @@ def _hub_snapshot(name: str, tried: list[str]) -> Path | None:
     try:
         # one request, no retries: without it a fetch retries for minutes where there is no network
         info = hub.HfApi().model_info(repo, revision=revision or None, timeout=HUB_SECONDS)
-        files = [file.rfilename for file in info.siblings or ()]
-        new = any(file.endswith(".safetensors") for file in files)
-        patterns = [*_HUB_FILES, _SAFETENSORS if new else _OLD_WEIGHTS]
-        return Path(hub.snapshot_download(**where, allow_patterns=patterns))
+        there = [file.rfilename for file in info.siblings or ()]
+        new = any(file.endswith(".safetensors") for file in there)
+        patterns = files or [*_HUB_FILES, _SAFETENSORS if new else _OLD_WEIGHTS]
+        return Path(hub.snapshot_download(**where, allow_patterns=list(patterns)))
     except Exception as error:  # the network libraries' errors share no class; all are told
-        reason = (str(error).strip().splitlines() or [""])[0]
-        tried.append(f"the hub can't deliver it ({type(error).__name__}: {reason})")
+        tried.append(_why_not(repo, error))
         return None
+
+
+def _why_not(repo: str, error: Exception) -> str:
+    """Return why the hub doesn't deliver, without the token that the request had."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import GatedRepoError
+
+    token = hub.get_token()
+    if isinstance(error, GatedRepoError):
+        given = "the token in HF_TOKEN has no access" if token else "no token was given"
+        return (
+            f"the model is gated and {given}: accept its terms at https://huggingface.co/{repo}, "
+            "then set HF_TOKEN to a token of that account"
+        )
+    reason = (str(error).strip().splitlines() or [""])[0]
+    if token:
+        reason = reason.replace(token, "***")
+    return f"the hub can't deliver it ({type(error).__name__}: {reason})"
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -60,8 +60,10 @@ class PieceState:
         reads: Indices of the nodes in the piece that are read, ascending.
         device: Of the model.
         dtype: Of its states.
+        prefix: Length of the shared prefix.
 
     Attributes:
+        n_blocks: B.
         kept: Keys and values that the next piece is given, by layer.
         capturing: Whether the layer that runs is wanted for its keys and values only.
         pruned: Whether the layer that runs is given the nodes that are read only.
@@ -74,6 +76,7 @@ class PieceState:
         reads: npt.NDArray[np.int64],
         device: torch.device,
         dtype: torch.dtype,
+        prefix: int = 0,
     ) -> None:
         import torch
 
@@ -82,12 +85,13 @@ class PieceState:
 
         self._carried = carried
         self._dtype = dtype
+        self.prefix = prefix
         self._captured: dict[int, Layer] = {}
         self.kept: dict[int, Layer] = {}
         self.capturing = False
         self.pruned = False
-        self._n_blocks = len(piece.queries)
-        self._keys = on_device(piece.keys.ravel())
+        self.n_blocks = len(piece.queries)
+        self._keys = on_device(piece.keys)
         self._carry = on_device(piece.carry)
         self._key_nodes = on_device(piece.key_nodes)[:, None]
         self._key_ends = on_device(piece.key_ends)[:, None]
@@ -114,8 +118,18 @@ class PieceState:
     def _queries(self) -> _Queries:
         return self._read if self.pruned else self._all
 
+    @property
+    def n_places(self) -> int:
+        """Places of queries in all blocks, B·Q, in the layer that runs."""
+        return self._queries.nodes.numel()
+
+    @property
+    def gather(self) -> torch.Tensor | None:
+        """The row of each place [B·Q], or None where rows stand as the places do."""
+        return self._queries.gather
+
     def mask(self, window: int | None, fold: int) -> torch.Tensor:
-        """Return the additive mask [1, B, fold · Q, K] of the layer that runs.
+        """Return the additive mask [1, B, Q · fold, K] of the layer that runs.
 
         Args:
             window: Keys this many positions back or further are not seen; None for no window.
@@ -130,7 +144,7 @@ class PieceState:
                 seen &= queries.positions - self._key_positions < window
             mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
             mask.masked_fill_(~seen, torch.finfo(self._dtype).min)
-            queries.masks[window, fold] = mask.repeat(1, fold, 1)[None]
+            queries.masks[window, fold] = mask.repeat_interleave(fold, dim=1)[None]
         return queries.masks[window, fold]
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Layer:
@@ -146,31 +160,50 @@ class PieceState:
 
         if self.pruned:
             return self._captured.pop(layer)
-        if layer in self._carried:
-            before_k, before_v = self._carried[layer]
-            key = torch.cat([before_k, key], dim=1)
-            value = torch.cat([before_v, value], dim=1)
-        if len(self._carry):
-            self.kept[layer] = (
-                key.index_select(1, self._carry),
-                value.index_select(1, self._carry),
-            )
-        # keys and values may differ in width
-        shape = (key.shape[0], self._n_blocks, -1)
-        blocks = (
-            key.index_select(1, self._keys).view(*shape, key.shape[2]),
-            value.index_select(1, self._keys).view(*shape, value.shape[2]),
-        )
+        before = self.carried(layer)
+        if before:
+            key = torch.cat([before[0], key], dim=1)
+            value = torch.cat([before[1], value], dim=1)
+        self.carry(layer, key, value)
+        blocks = self.by_block(key), self.by_block(value)
         if self.capturing:
             self._captured[layer] = blocks
             raise CapturedError
         return blocks
 
+    def carried(self, layer: int) -> Layer | None:
+        """Return a layer's keys and values of the shared prefix and the carried path, if any."""
+        return self._carried.get(layer)
+
+    def carry(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep what later pieces need of a layer's keys and values.
+
+        Args:
+            layer: Index of the layer.
+            key: Of the carried nodes and the piece's own [heads, carried + nodes, width].
+            value: As `key`; may differ in width.
+        """
+        if len(self._carry):
+            self.kept[layer] = (
+                key.index_select(1, self._carry),
+                value.index_select(1, self._carry),
+            )
+
+    def by_block(self, states: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        """Return keys or values [heads, carried + nodes, width] by block [heads, B, K, width].
+
+        Args:
+            states: What to take them from.
+            skip: So many of a block's keys are left out, from the shared prefix's first on.
+        """
+        keys = self._keys[:, skip:]
+        return states.index_select(1, keys.flatten()).view(len(states), *keys.shape, -1)
+
     def blocks_of(self, query: torch.Tensor) -> torch.Tensor:
         """Return queries [heads, rows, width] by block [heads, B, Q, width]."""
         if self._queries.gather is not None:
             query = query.index_select(1, self._queries.gather)
-        return query.view(query.shape[0], self._n_blocks, -1, query.shape[2])
+        return query.view(query.shape[0], self.n_blocks, -1, query.shape[2])
 
     def rows_of(self, result: torch.Tensor, n_rows: int) -> torch.Tensor:
         """Return results [heads, B, Q, width] as rows [rows, heads, width]."""
@@ -254,8 +287,8 @@ def attend(
     n_keys, (n_heads, n_blocks, width, size) = keys.shape[0], by_block.shape
     fold = n_heads // n_keys
     # the queries of all heads that share keys are rows of one product
-    folded = by_block.view(n_keys, fold, n_blocks, width, size).transpose(1, 2)
-    folded = folded.reshape(n_keys, n_blocks, fold * width, size)
+    folded = by_block.view(n_keys, fold, n_blocks, width, size).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(n_keys, n_blocks, width * fold, size)
     mask = state.mask(sliding_window, fold)
     if softcap is None:
         out = functional.scaled_dot_product_attention(
@@ -266,7 +299,7 @@ def attend(
         scores = folded @ keys.transpose(2, 3) * scale
         scores = torch.tanh(scores / softcap) * softcap + mask
         out = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
-    out = out.view(n_keys, n_blocks, fold, width, -1).transpose(1, 2)
+    out = out.view(n_keys, n_blocks, width, fold, -1).permute(0, 3, 1, 2, 4)
     out = out.reshape(n_heads, n_blocks, width, -1)
     return state.rows_of(out, n_rows)[None], None
 

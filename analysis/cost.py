@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,8 @@ from engine.schema import FACTORS
 
 CONSUMER_COLUMNS: Columns = {"explainer": pl.String}
 """`explainer`: who caused the cost: an explainer's id, `metrics:ID` for the metrics of its
-explanations, `prediction`, `generation` of a continuation, or `all` of them together."""
+explanations, `prediction`, `generation` of a continuation, or `all` of them together; `swaps` are
+the hosts' switches of adapters."""
 
 MEASURES = {
     "marginal_seconds": "host_seconds",
@@ -38,7 +40,9 @@ MEASURES = {
 """Metric -> column of `timings`."""
 
 
-def cost_table(run: RunTables) -> pl.DataFrame:
+def cost_table(
+    run: RunTables, hosts: Mapping[str, Mapping[str, Any]] | None = None
+) -> pl.DataFrame:
     """Return means over examples, totals, and the share of evaluations that were not computed anew.
 
     `marginal_seconds` is a consumer's share of the host's time, `standalone_seconds` what it had
@@ -47,6 +51,11 @@ def cost_table(run: RunTables) -> pl.DataFrame:
     (`shared_across_explainers`), the store had (`shared_across_runs`), or had the prompt of
     another one of its round (`shared_in_round`). In rows of `all`
     the measures of an example are added up.
+
+    Args:
+        run: The run.
+        hosts: What run.json notes of the hosts, by model and precision: the switches of adapters
+            are theirs, and no pair's.
     """
     by_example = [*FACTORS, "example"]
     groups = run.predictions.select(*by_example, "group").unique(by_example, keep="any")
@@ -61,6 +70,7 @@ def cost_table(run: RunTables) -> pl.DataFrame:
         heads, columns = part[starts], _columns(part, starts)
         both = {**keys, "explainer": "all"}
         rows += [{**both, **row} for row in _rows(heads, columns, factor_key(keys))]
+    rows += [row for name, noted in (hosts or {}).items() for row in _swaps(name, noted)]
     return table(rows, FACTOR_COLUMNS, CONSUMER_COLUMNS)
 
 
@@ -89,3 +99,15 @@ def _rows(part: pl.DataFrame, columns: dict[str, FloatN], key: tuple[str, ...]) 
         ("shared_in_round", first - stored - new),
     ):
         yield measure(name, ratio(hits, asked, codes, key))
+
+
+def _swaps(name: str, noted: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield what a model's hosts spent on switching adapters, their first loading included."""
+    swaps, seconds = int(noted.get("swaps", 0)), float(noted.get("swap_seconds", 0.0))
+    if not swaps:
+        return
+    model, precision = name.rsplit("/", 1)
+    keys = {"model": model, "precision": precision, "explainer": "swaps"}
+    yield keys | measure("swap_seconds", Estimate(seconds / swaps, swaps))
+    yield keys | measure("total_swap_seconds", Estimate(seconds, swaps))
+    yield keys | measure("total_swaps", Estimate(float(swaps), swaps))

@@ -9,34 +9,23 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.comparison_figure import shift_drawing
+from analysis.drawing import MARKERS, MOST_COMBINATIONS, Drawing, add_legend, interval, new_axes
+from analysis.families_figure import family_drawings
 from analysis.ink import PRINT, VARIABLES, Ink
 from analysis.select import COST, Row, Tables, by_combination, rows_of, title_of
 from engine.schema import FACTORS
 
-MOST_COMBINATIONS = 6
-"""Combinations of factors that one figure shows; the tables have all."""
 FEWEST = 5
 """Examples that a point of the deletion figure needs at least."""
-MARKERS = "osD^vP"
-
-
-class Drawing(NamedTuple):
-    """A figure with its file name (no ending), the section it belongs to, title and caption."""
-
-    name: str
-    table: str
-    title: str
-    caption: str
-    figure: Figure
 
 
 def draw(tables: Tables, predictions: pl.DataFrame, ink: Ink = PRINT) -> list[Drawing]:
@@ -44,6 +33,8 @@ def draw(tables: Tables, predictions: pl.DataFrame, ink: Ink = PRINT) -> list[Dr
     with mpl.rc_context(_style(ink)):
         found = [
             _probabilities(predictions, ink),
+            *family_drawings(tables, ink),
+            shift_drawing(tables, ink),
             _minus_random(tables, ink),
             _by_size(tables, ink),
             _agreement(tables, ink),
@@ -105,33 +96,20 @@ def _style(ink: Ink) -> Any:
     }
 
 
-def _axes(height: float = 2.8, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.5, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, list(axes)
-
-
-def _interval(row: Row) -> list[list[float]] | None:
-    low, high = row.get("ci_low"), row.get("ci_high")
-    if low is None or high is None:
-        return None
-    return [[max(row["value"] - low, 0.0)], [max(high - row["value"], 0.0)]]
-
-
 def _minus_random(tables: Tables, ink: Ink) -> Drawing | None:
     rows = rows_of(tables, "faithfulness", metric="comprehensiveness", reference="minus_random")
     if not rows:
         return None
     names = list(dict.fromkeys(row["explainer"] for row in rows))
     groups = list(by_combination(rows).items())[:MOST_COMBINATIONS]
-    figure, (axes,) = _axes(max(1.6, 0.55 + 0.32 * len(names) * max(1.0, 0.5 * len(groups))))
+    figure, (axes,) = new_axes(max(1.6, 0.55 + 0.32 * len(names) * max(1.0, 0.5 * len(groups))))
     for i, (label, group) in enumerate(groups):
         shift = 0.6 * (i - (len(groups) - 1) / 2) / len(groups)
         for row in group:
             y = names.index(row["explainer"]) + shift
             colour, marker = ink.series[i], MARKERS[i]
             axes.errorbar(
-                row["value"], y, xerr=_interval(row), fmt=marker, color=colour, ms=6, capsize=3
+                row["value"], y, xerr=interval(row), fmt=marker, color=colour, ms=6, capsize=3
             )
         axes.plot([], [], MARKERS[i], color=ink.series[i], label=label)
     axes.axvline(0, color=ink.text, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -139,7 +117,7 @@ def _minus_random(tables: Tables, ink: Ink) -> Drawing | None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x")
     axes.set_xlabel("comprehensiveness minus random, 95 % interval")
-    _legend(axes, len(groups))
+    add_legend(axes, len(groups))
     return Drawing(
         "faithfulness",
         "faithfulness",
@@ -150,12 +128,6 @@ def _minus_random(tables: Tables, ink: Ink) -> Drawing | None:
     )
 
 
-def _legend(axes: Axes, entries: int) -> None:
-    """Put a legend above the axes, where it hides nothing; one entry needs none."""
-    if entries > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-
-
 def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
     wanted = {"metric": "comprehensiveness_at_k", "reference": "none"}
     rows = [r for r in rows_of(tables, "faithfulness", **wanted) if r.get("n_removed") is not None]
@@ -164,7 +136,7 @@ def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
     label, group = next(iter(by_combination(rows).items()))
     enough = max(FEWEST, max(row["n"] for row in group) // 5)
     group = [row for row in group if row["n"] >= enough] or group
-    figure, (axes,) = _axes()
+    figure, (axes,) = new_axes()
     for i, name in enumerate(dict.fromkeys(row["explainer"] for row in group)):
         points = sorted((r["n_removed"], r["value"]) for r in group if r["explainer"] == name)
         style = (MARKERS[i % len(MARKERS)], ink.series[i % len(ink.series)])
@@ -174,7 +146,7 @@ def _by_size(tables: Tables, ink: Ink) -> Drawing | None:
     axes.grid(axis="y")
     axes.set_xlabel("words deleted, strongest first")
     axes.set_ylabel("drop in probability")
-    _legend(axes, len({row["explainer"] for row in group}))
+    add_legend(axes, len({row["explainer"] for row in group}))
     return Drawing(
         "deletion",
         "faithfulness",
@@ -194,7 +166,7 @@ def _agreement(tables: Tables, ink: Ink) -> Drawing | None:
         return None
     rows = [row for _, group in groups for row in group]
     names = list(dict.fromkeys(row[c] for row in rows for c in ("explainer_a", "explainer_b")))
-    figure, panels = _axes(2.8, min(len(groups), 2))
+    figure, panels = new_axes(2.8, min(len(groups), 2))
     for axes, (label, group) in zip(panels, groups, strict=False):
         cells = {(r["explainer_a"], r["explainer_b"]): r["value"] for r in group}
         cells |= {(b, a): value for (a, b), value in cells.items()}
@@ -250,7 +222,7 @@ def _probabilities(predictions: pl.DataFrame, ink: Ink) -> Drawing | None:
         shown = last if len(labels) == 2 or gold is None else gold
         name = "no gold label" if gold is None else f"gold {labels[gold]}"
         by_gold.setdefault(name, []).append(row["probabilities"][shown])
-    figure, (axes,) = _axes()
+    figure, (axes,) = new_axes()
     edges = [i / 20 for i in range(21)]
     for i, (name, values) in enumerate(by_gold.items()):
         colour, dashes = ink.series[i % len(ink.series)], ("-", (0, (4, 2)))[i % 2]
@@ -263,7 +235,7 @@ def _probabilities(predictions: pl.DataFrame, ink: Ink) -> Drawing | None:
     axes.set_xlabel(f"predicted probability of {what}")
     axes.set_ylabel("examples")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes, 2)
+    add_legend(axes, 2)
     caption = "A model that tells the classes apart has two heaps with little overlap."
     return Drawing(
         "probabilities",
@@ -280,14 +252,14 @@ def _cost(tables: Tables, ink: Ink) -> Drawing | None:
     if not any(price.get(_key(row)) for row in gains):
         return None
     groups = list(by_combination(gains).items())[:MOST_COMBINATIONS]
-    figure, (axes,) = _axes()
+    figure, (axes,) = new_axes()
     for i, (label, group) in enumerate(groups):
         ordered = sorted(group, key=lambda row: price.get(_key(row)) or 0.0)
         for place, row in enumerate(ordered):
             if not (x := price.get(_key(row))):
                 continue
             axes.errorbar(
-                x, row["value"], yerr=_interval(row), fmt=MARKERS[i], color=ink.series[i], capsize=3
+                x, row["value"], yerr=interval(row), fmt=MARKERS[i], color=ink.series[i], capsize=3
             )
             offset = (6, -11 if place % 2 else 5)  # neighbours may lie close to each other
             axes.annotate(row["explainer"], (x, row["value"]), offset, textcoords="offset points")
@@ -305,7 +277,7 @@ def _cost(tables: Tables, ink: Ink) -> Drawing | None:
     axes.grid(axis="both")
     axes.set_xlabel("seconds per explanation, sharing nothing")
     axes.set_ylabel("comprehensiveness minus random")
-    _legend(axes, len(groups))
+    add_legend(axes, len(groups))
     return Drawing(
         "cost",
         "cost",

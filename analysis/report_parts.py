@@ -12,6 +12,8 @@ from analysis.select import Row
 
 _COUNTS = {
     "confusion",
+    "only_reference_right",
+    "only_other_right",
     *(
         f"{total}{kind}_{how}"
         for total in ("", "total_")
@@ -26,6 +28,15 @@ class Cell(NamedTuple):
 
     text: str
     interval: str = ""
+
+
+class Grid(NamedTuple):
+    """A readable table: `keys` head the first columns, `columns` the cells."""
+
+    caption: str
+    keys: list[str]
+    columns: list[str]
+    rows: list[tuple[list[str], list[Cell]]]
 
 
 def number(value: float | None) -> str:

@@ -9,9 +9,12 @@ from typing import NamedTuple
 import polars as pl
 from markupsafe import Markup
 
-from analysis.figures import Drawing, draw, svg
+from analysis.drawing import Drawing
+from analysis.figures import draw, svg
 from analysis.ink import THEMED
-from analysis.report_parts import Cell, cell_of, number, words_of
+from analysis.report_comparison import comparison_grids, shift_grids
+from analysis.report_families import family_grids, family_rows
+from analysis.report_parts import Cell, Grid, cell_of, number, words_of
 from analysis.select import SETTINGS, Row, Tables, combination, rows_of, title_of, varying
 from engine.schema import FACTORS
 
@@ -25,6 +28,24 @@ _BY_EXPLAINER = "By explainer"
 _STANDING = ("The model’s accuracy", "Majority rate of these")
 _LEADS = {
     "performance": ("Performance", "Is the model right, and does it know when?"),
+    "families": (
+        "Families",
+        "Every model, precision and adapter on the same examples: is it right, and do explanations "
+        "name what it relies on? Models that can't be had, or failed, are listed under failures.",
+    ),
+    "comparison": (
+        "Comparisons",
+        "Which predicts better, on the same examples? Differences and their intervals are paired. "
+        "McNemar’s test looks at the examples on which only one of the two is right.",
+    ),
+    "attribution_shift": (
+        "Attribution shift",
+        "Do the explanations change with the adapter, the precision or the model? Each example is "
+        "compared for the same class, the same words and the same coalitions. What nothing but "
+        "noise changes stands beside it: another seed of the explainer (estimator noise), another "
+        "seed of the training (training noise), the same model rounded otherwise (the zero of the "
+        "scale).",
+    ),
     "faithfulness": (
         "Faithfulness",
         "Does the model rely on the words an explainer names? Comprehensiveness: how far the "
@@ -40,15 +61,6 @@ _LEADS = {
         "less than what each would have cost alone.",
     ),
 }
-
-
-class Grid(NamedTuple):
-    """A readable table: `keys` head the first columns, `columns` the cells."""
-
-    caption: str
-    keys: list[str]
-    columns: list[str]
-    rows: list[tuple[list[str], list[Cell]]]
 
 
 class Section(NamedTuple):
@@ -77,6 +89,8 @@ def build_sections(tables: Tables, predictions: pl.DataFrame, folder: Path) -> l
         ]
         if (frame is None or frame.is_empty()) and not own:
             continue
+        if name == "families" and not family_rows(tables):
+            continue  # of one model it repeats what stands elsewhere
         frame = pl.DataFrame() if frame is None else frame
         full = [[_plain(v) for v in row] for row in frame.head(MOST_ROWS).iter_rows()]
         grids = _grids(tables, name)
@@ -89,6 +103,12 @@ def _plain(value: object) -> str:
 
 
 def _grids(tables: Tables, name: str) -> list[Grid]:
+    if name == "families":
+        return family_grids(tables)
+    if name == "comparison":
+        return comparison_grids(tables)
+    if name == "attribution_shift":
+        return shift_grids(tables)
     rows = [row for row in rows_of(tables, name) if row.get("n_removed") is None]
     plain = [row for row in rows if row["metric"] not in _OWN_TABLE]
     if name == "performance":

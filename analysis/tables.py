@@ -4,37 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.agreement import agreement_table
+from analysis.comparison import comparison_table
 from analysis.complexity import complexity_table
 from analysis.context import Context
 from analysis.cost import cost_table
 from analysis.faithfulness import faithfulness_table
+from analysis.families import families_table
+from analysis.levels import comparisons, levels
 from analysis.load import RunTables
 from analysis.performance import performance_table, probabilities_table
 from analysis.plausibility import plausibility_table
+from analysis.shift import attribution_shift_table
+from analysis.shift_examples import shift_examples_table, shifts
+from engine.config import SweepConfig
 from engine.schema import SCHEMA_VERSION
 
 
-def build_tables(run: RunTables) -> dict[str, pl.DataFrame]:
-    """Return the tables by name; each ends with the columns of `engine.schema.TIDY`.
+def build_tables(
+    run: RunTables,
+    config: SweepConfig | None = None,
+    hosts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Return the tables by name.
 
-    Rows and their values depend on the run's rows alone, not on how it was divided or on the number
-    of threads. A table without anything to measure is empty, with its columns.
+    Each ends with the columns of `engine.schema.TIDY`, but for `shift_examples`, which has a row
+    an example. Rows and their values depend on the run's rows alone, not on how it was divided or
+    on the number of threads. A table without anything to measure is empty, with its columns.
+
+    Args:
+        run: The committed rows.
+        config: The run's configuration, for what is compared with what
+            (`analysis.levels.comparisons`).
+        hosts: What run.json notes of the hosts, for the costs that are no example's.
     """
+    compared = comparisons(levels(run.predictions), config)
+    found = shifts(run, compared)
     context = Context.of(run.predictions)
+    performance, cost = performance_table(run), cost_table(run, hosts)
+    faithfulness = faithfulness_table(run, context)
     return {
-        "performance": performance_table(run),
+        "performance": performance,
         "probabilities": probabilities_table(run),
-        "faithfulness": faithfulness_table(run, context),
+        "families": families_table(performance, faithfulness, cost),
+        "faithfulness": faithfulness,
         "complexity": complexity_table(run, context),
         "agreement": agreement_table(run, context),
         "plausibility": plausibility_table(run, context),
-        "cost": cost_table(run),
+        "cost": cost,
+        "comparison": comparison_table(run, compared),
+        "attribution_shift": attribution_shift_table(found),
+        "shift_examples": shift_examples_table(found),
     }
 
 

@@ -11,13 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import ray
 
 from cluster.faults import FaultKind, classify
-from cluster.fleet import Fleet, HostHandle
-from engine.commits import Commit, CommitLog
+from cluster.fleet import Fleet, HostHandle, nearest
+from cluster.remotes import PairRef, Remotes, Written
+from engine.commits import CommitLog
 from engine.context import Unit
 from engine.errors import ModelError, RayxaiError
 
@@ -35,37 +36,6 @@ STALL_SECONDS = 300.0
 """After so long without any event, the hosts are asked whether they live."""
 
 
-class StepHeader(NamedTuple):
-    """What the driver must know of a step's output."""
-
-    done: bool
-    sequences: int
-    tokens: int
-    nbytes: int
-
-
-class Written(NamedTuple):
-    """What a writer made, to be committed: rows of the run, and of the store by folder."""
-
-    commits: list[Commit]
-    stored: dict[str, list[Commit]]
-
-
-class Remotes(NamedTuple):
-    """The remote functions, which `jobs.stages` defines.
-
-    Attributes:
-        step: (context, units, attempt, numerics, *rounds) -> header, body, lookups; body and
-            lookups have an entry a unit.
-        give_up: (context, unit, attempt, code, message) -> header, body, lookups.
-        write: (run folder, stem, store folders, *bodies) -> Written.
-    """
-
-    step: Any
-    give_up: Any
-    write: Any
-
-
 class Progress(Protocol):
     """Who is told how far the sweep is."""
 
@@ -79,11 +49,14 @@ class Bundle:
 
     A bundle that fails is taken apart, and its units are tried again one by one: what is wrong with
     one of them must not be held against the others.
+
+    Attributes:
+        turn: Place of the pair in the order of pairs.
     """
 
     units: list[Unit]
-    context: Any
-    store: str
+    pair: PairRef
+    turn: int
     attempt: int = 1
     rounds: list[Any] = field(default_factory=list)
     request: Any = None
@@ -102,7 +75,7 @@ class Dispatcher:
         run_dir: The run folder.
         log: The run's commit log.
         store_logs: Opens the commit log of a store folder.
-        contexts: Reference of the context, and the store folder, by pair.
+        pairs: What the units of a pair share, by its key; in the order in which they are run.
         attempts: How often a unit is tried.
         commit_seconds: Longest time between a result and its commit.
         progress: Told of progress.
@@ -116,7 +89,7 @@ class Dispatcher:
         run_dir: str,
         log: CommitLog,
         store_logs: Callable[[str], CommitLog],
-        contexts: Mapping[str, tuple[Any, str]],
+        pairs: Mapping[str, PairRef],
         attempts: int,
         commit_seconds: float,
         progress: Progress,
@@ -127,7 +100,8 @@ class Dispatcher:
         self._run_dir = run_dir
         self._log = log
         self._store_logs = store_logs
-        self._contexts = contexts
+        self._pairs = pairs
+        self._turns = {key: turn for turn, key in enumerate(pairs)}
         self._attempts = attempts
         self._commit_seconds = commit_seconds
         self._progress = progress
@@ -191,18 +165,18 @@ class Dispatcher:
         return taken
 
     def _start(self, units: list[Unit]) -> None:
-        context, store = self._contexts[units[0].pair]
+        pair = units[0].pair
         self._open += 1
-        self._step(Bundle(units, context, store))
+        self._step(Bundle(units, self._pairs[pair], self._turns[pair]))
 
     def _apart(self, state: Bundle, attempt: int) -> list[Bundle]:
         """Return the units of a bundle as bundles of their own, to be tried from the start."""
         self._open += len(state.units) - 1
-        return [Bundle([unit], state.context, state.store, attempt) for unit in state.units]
+        return [Bundle([unit], state.pair, state.turn, attempt) for unit in state.units]
 
     def _step(self, state: Bundle) -> None:
         header, body, lookups = self._remotes.step.remote(
-            state.context, state.units, state.attempt, self._fleet.info.numerics, *state.rounds
+            state.pair.context, state.units, state.attempt, self._fleet.info.numerics, *state.rounds
         )
         state.request, state.lookups = body, lookups
         self._pending[header] = (self._stepped, state)
@@ -234,21 +208,21 @@ class Dispatcher:
                 break
             self._alone.add(idle.name)
             self._score(self._suspects.popleft(), idle)
-        # Units that are further come first, so that they end and are committed.
-        self._ready = deque(sorted(self._ready, key=lambda state: -len(state.rounds)))
+        # One pair after another, so that hosts seldom switch adapters; of a pair, units that are
+        # further come first, so that they end and are committed.
+        self._ready = deque(sorted(self._ready, key=lambda state: (state.turn, -len(state.rounds))))
         while self._ready and not self._suspects:
-            open_hosts = [h for h in self._fleet.hosts if h.name not in self._alone]
-            if not open_hosts:
+            free = [h for h in self._fleet.hosts if h.name not in self._alone and _has_room(h)]
+            if not free:
                 break
-            host = min(open_hosts, key=lambda h: h.tokens)
-            if host.in_flight >= 2 and host.tokens >= QUEUED_TOKENS:
-                break
-            self._score(self._ready.popleft(), host)
+            state = self._ready.popleft()
+            self._score(state, nearest(free, state.pair.adapter, BUNDLE_TOKENS))
 
     def _score(self, state: Bundle, host: HostHandle) -> None:
         state.host = host
         host.in_flight += 1
         host.tokens += state.tokens
+        host.send(state.pair.adapter, self._fleet.info.adapters_kept)
         ack, reply = host.actor.answer.options(concurrency_group="score", num_returns=2).remote(
             state.request
         )
@@ -308,7 +282,7 @@ class Dispatcher:
 
     def _give_up(self, state: Bundle, code: str, message: str) -> None:
         header, body, _ = self._remotes.give_up.remote(
-            state.context, state.units[0], state.attempt, code, message
+            state.pair.context, state.units[0], state.attempt, code, message
         )
         state.request = body
         self._pending[header] = (self._given_up, state)
@@ -348,7 +322,7 @@ class Dispatcher:
         results, self._results, self._result_bytes = self._results, [], 0
         self._writes += 1
         stem = f"{self._log.driver}-{self._writes:06d}"
-        stores = [state.store for state, _ in results]  # one a body
+        stores = [state.pair.store for state, _ in results]  # one a body
         ref = self._remotes.write.remote(
             self._run_dir, stem, stores, *[body for _, body in results]
         )
@@ -389,3 +363,8 @@ class Dispatcher:
         for ref, (_, entry) in list(self._pending.items()):
             if isinstance(entry, tuple) and entry[0] is state:
                 del self._pending[ref]
+
+
+def _has_room(host: HostHandle) -> bool:
+    """Whether a host's queue is short of what it should be."""
+    return host.in_flight < 2 or host.tokens < QUEUED_TOKENS

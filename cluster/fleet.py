@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from cluster.faults import FaultKind, classify
+from cluster.placement import close_group, in_group, open_group
 from cluster.resources import HOST_CPUS, Layout
 from cluster.session import ClusterError
 from engine.errors import ModelError
@@ -22,12 +23,45 @@ PING_SECONDS = 60.0
 
 @dataclass(slots=True, eq=False)
 class HostHandle:
-    """A host and what is queued at it."""
+    """A host and what is queued at it.
+
+    Attributes:
+        group: The placement group of a host whose model is spread over GPUs, or None.
+    """
 
     name: str
     actor: Any
+    group: Any = None
     in_flight: int = 0
     tokens: int = 0
+    adapters: list[str] = field(default_factory=list)
+    """Adapters sent there, the last one last; about what it has in memory."""
+
+    def send(self, adapter: str, kept: int) -> None:
+        """Note what a request asks for; the host keeps so many adapters."""
+        if adapter in self.adapters:
+            self.adapters.remove(adapter)
+        held = [*self.adapters, adapter]
+        spare = sum(map(bool, held)) - kept  # the base takes no room
+        for name in [a for a in held if a][: max(spare, 0)]:
+            held.remove(name)
+        self.adapters = held
+
+
+def nearest(hosts: Sequence[HostHandle], adapter: str, detour: int) -> HostHandle:
+    """Return the host for a request: the emptiest, but rather one that has the adapter.
+
+    Args:
+        hosts: At least one.
+        adapter: Digest, "" for the base, which every host has.
+        detour: Tokens by which the queue of one that has it may be longer.
+    """
+
+    def length(host: HostHandle) -> tuple[int, bool]:
+        absent = bool(adapter) and adapter not in host.adapters
+        return host.tokens + detour * absent, host.adapters[-1:] != [adapter]
+
+    return min(hosts, key=length)
 
 
 class Fleet:
@@ -61,7 +95,9 @@ class Fleet:
             ModelError: The model can't be loaded.
             ClusterError: The cluster has no room for the hosts.
         """
-        self.hosts = [self._spawn(index) for index in range(self._layout.hosts)]
+        for index in range(self._layout.hosts):
+            group = open_group(self._layout.spread) if self._layout.spread > 1 else None
+            self.hosts.append(HostHandle(f"host-{index}", self._spawn(group), group))
         infos = [self._load(host) for host in self.hosts]
         self.info = infos[0]
         if len({info.numerics for info in infos}) > 1:
@@ -71,16 +107,17 @@ class Fleet:
             )
         return self.info
 
-    def _spawn(self, index: int) -> HostHandle:
-        actor = self._class.options(
+    def _spawn(self, group: Any) -> Any:
+        # Their small share would else put all CPU hosts on one node.
+        strategy: Any = "DEFAULT" if self._layout.gpus else "SPREAD"
+        return self._class.options(
             num_cpus=HOST_CPUS,
-            num_gpus=self._layout.gpus,
-            # Their small share would else put all CPU hosts on one node.
-            scheduling_strategy="DEFAULT" if self._layout.gpus else "SPREAD",
+            # of a group's GPUs each is held by a worker that the host starts
+            num_gpus=0 if group else self._layout.gpus,
+            scheduling_strategy=in_group(group) if group else strategy,
             max_restarts=0,
             max_task_retries=0,
         ).remote(*self._make_args())
-        return HostHandle(f"host-{index}", actor)
 
     def _load(self, host: HostHandle) -> Any:
         placed = host.actor.ready.options(concurrency_group="control").remote()
@@ -105,8 +142,8 @@ class Fleet:
         if self._replacements < 0:
             return False
         ray.kill(host.actor)
-        fresh = self._spawn(self.hosts.index(host))
-        host.actor, host.in_flight, host.tokens = fresh.actor, 0, 0
+        host.actor, host.in_flight, host.tokens = self._spawn(host.group), 0, 0
+        host.adapters = []
         self._load(host)
         return True
 
@@ -146,4 +183,6 @@ class Fleet:
         """End all hosts."""
         for host in self.hosts:
             ray.kill(host.actor)
+            if host.group is not None:
+                close_group(host.group)
         self.hosts = []

@@ -21,20 +21,34 @@ class Layout:
         hosts: How many.
         gpus: GPU share of each, 0 for none.
         per_node: Most hosts a node gets, by which a CPU host divides the node's cores.
+        spread: GPUs that one host's model lies on; each is then held by a process of its own.
     """
 
     hosts: int
     gpus: float
     per_node: int
+    spread: int = 1
 
 
-def lay_out(offered: Resources, wanted: ClusterConfig) -> Layout:
+def lay_out(offered: Resources, wanted: ClusterConfig, spread: int = 1) -> Layout:
     """Return the hosts for what a cluster offers and the configuration wants.
+
+    Args:
+        offered: By the cluster.
+        wanted: By the configuration.
+        spread: GPUs that one copy of the model is to lie on (tensor parallelism).
 
     Raises:
         ClusterError: More is wanted than the cluster has.
     """
     gpus = wanted.gpus_per_host
+    if spread > 1:
+        if gpus not in (None, spread):
+            raise ClusterError(
+                f"cluster.gpus_per_host: {gpus:g}, but the model is spread over {spread} GPUs by "
+                "tensor_parallel; leave gpus_per_host out"
+            )
+        gpus = float(spread)
     if gpus is None:
         gpus = 1.0 if offered.gpus >= 1 else 0.0
     if gpus > 1 and gpus != int(gpus):
@@ -55,4 +69,5 @@ def lay_out(offered: Resources, wanted: ClusterConfig) -> Layout:
             f"{hosts} hosts leave no CPU for steps on {offered.cpus:g} logical CPUs; lower "
             "cluster.hosts"
         )
-    return Layout(hosts, gpus, -(-hosts // max(offered.nodes, 1)))
+    per_node = -(-hosts // max(offered.nodes, 1))
+    return Layout(hosts, gpus, per_node, spread)

@@ -145,7 +145,12 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-_SHORTHAND = {("data", 1): "path", ("models", 2): "path", ("explainers", 2): "name"}
+_SHORTHAND = {
+    ("data", 1): "path",
+    ("models", 2): "path",
+    ("explainers", 2): "name",
+    ("finetune", 3): "path",
+}
 """Section and depth -> the key that a plain string in its place stands for."""
 
 

@@ -204,9 +204,11 @@ class Unit:
         pair: Key of the pair in the plan.
         examples: The examples.
         stored: Row groups of the store that hold evaluations of them.
+        explain: Whether they are explained, or predicted only.
     """
 
     id: str
     pair: str
     examples: tuple[Example, ...]
     stored: tuple[CommittedPart, ...] = field(default=())
+    explain: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,9 @@ class DataConfig(Section):
     label_names: list[str] | None = None
     """Names of the integer labels in order, all of them labels of the prompt; by default the
     prompt's order."""
+    other_labels: Literal["fail", "skip"] = "fail"
+    """A row whose label is none of the prompt's: a failure that is reported, or left out and
+    counted, as where only some labels of a data set are studied."""
     id: str | None = None
     """Column of the example's id; made from file name and row if not given."""
     group: str | None = None
@@ -42,6 +45,9 @@ class DataConfig(Section):
     """Who marked the evidence."""
     limit: int | None = Field(default=None, ge=1)
     """How many examples to take, sampled by the run's seed; all if not given."""
+    explain_limit: int | None = Field(default=None, ge=0)
+    """How many of them to explain, sampled by the run's seed, the same of every model; the others
+    are predicted only. All if not given."""
 
     @property
     def table_name(self) -> str:

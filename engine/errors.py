@@ -19,6 +19,14 @@ class ModelError(RayxaiError):
     """A model can't be found or loaded."""
 
 
+class AdapterError(ModelError):
+    """An adapter that is loaded has no effect, or reads otherwise than when it came."""
+
+
+class TooLargeError(ModelError):
+    """A model doesn't fit into the memory of its device."""
+
+
 class RunFolderError(RayxaiError):
     """The run folder holds another configuration, is in use, or is of another format version."""
 

@@ -53,6 +53,8 @@ def check_generation(sweep: SweepConfig) -> None:
     """
     if fake := next((m for m in sweep.models if m.is_fake), None):
         raise ValueError(f"{fake.label}: the fake models score labels only, no continuation")
+    if sweep.finetune:
+        raise ValueError("finetune: training is of labels; task generation has none")
     if sweep.data.label_names is not None:
         raise ValueError("data.label_names: task generation has no labels; leave it out")
     given = [p.continuation for p in sweep.prompts if p.continuation is not None]

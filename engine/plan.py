@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from engine.adapter_section import BASE
 from engine.commits import CommittedPart
-from engine.config import ModelConfig, PromptConfig, SweepConfig, dump_config
+from engine.config import DataConfig, ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
 from engine.errors import ConfigError, ExampleError
@@ -30,9 +27,12 @@ from engine.prompts import (
 )
 from engine.schema import FACTORS, SCHEMA_VERSION
 from engine.sections import unknown
-from engine.seeds import digest
+from engine.seeds import derive, digest
 from engine.tokens import load_tokenizer
 from engine.types import Example
+
+PREDICTED_PER_EXPLAINED = 16
+"""Examples that are predicted only make larger units: each asks for one evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Plan:
         pairs: By key.
         units: In order.
         examples: The sampled examples.
+        explained: Ids of those that are explained; the others are predicted only.
     """
 
     config: SweepConfig
@@ -74,11 +75,12 @@ class Plan:
     pairs: Mapping[str, Pair]
     units: tuple[Unit, ...]
     examples: tuple[Example, ...]
+    explained: frozenset[str]
 
 
-def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
-    """Return where the sweep's examples come from."""
-    data = config.data
+def data_source(config: SweepConfig, data: DataConfig | None = None) -> DataSource:
+    """Return where the sweep's examples come from, or those of other data with its labels."""
+    data = data or config.data
     return DataSource(
         path=data.path,
         inputs=dict(data.inputs),
@@ -88,6 +90,7 @@ def data_source(config: SweepConfig, base: Path | None = None) -> DataSource:
         rationale=data.rationale,
         rationale_kind=data.rationale_kind,
         label_names=tuple(data.label_names or config.label_names),
+        skip_other_labels=data.other_labels == "skip",
         limit=data.limit,
         seed=config.run.seed,
         split=data.split,
@@ -105,7 +108,7 @@ def build_template(
             has no chat template.
     """
     if prompt.chat is not None:
-        with _naming(f"{place}.chat"):
+        with naming(f"{place}.chat"):
             if facts.chat is None:
                 raise ConfigError("this model has no chat template; use `template`")
             messages = [{str(k): v for k, v in message.items()} for message in prompt.chat]
@@ -114,17 +117,17 @@ def build_template(
                 if name not in inputs:
                     raise ConfigError(unknown("slot", name, inputs))
             return template
-    with _naming(f"{place}.template"):
+    with naming(f"{place}.template"):
         template = parse_template(prompt.template or "", inputs, prompt.add_special_tokens)
     if not prompt.shots:
         return template
-    with _naming(f"{place}.shots"):
+    with naming(f"{place}.shots"):
         shots = [(shot.inputs, shot.label) for shot in prompt.shots]
         return few_shot(template, shots, prompt.labels, prompt.separator)
 
 
 @contextmanager
-def _naming(place: str) -> Iterator[None]:
+def naming(place: str) -> Iterator[None]:
     """Put the key in front of what is wrong with its value."""
     try:
         yield
@@ -149,7 +152,7 @@ def build_plan(
     Raises:
         ConfigError: A prompt doesn't fit a model or the data.
     """
-    examples = _with_gold(config, examples)
+    examples = with_gold(config, config.data, examples)
     pairs = {}
     for model in config.models:
         if model_key(model) not in facts:
@@ -161,8 +164,11 @@ def build_plan(
             for index, prompt in enumerate(config.prompts):
                 pair = _pair(config, model, wanted.name, prompt, index, known, Path(store))
                 pairs[pair.key] = pair
+    explained = _explained(config, examples)
     units = [
-        unit for pair in pairs.values() for unit in shard(pair, examples, config.cluster.shard_size)
+        unit
+        for pair in pairs.values()
+        for unit in _units(pair, examples, explained, config.cluster.shard_size)
     ]
     fingerprint = digest(
         {
@@ -171,12 +177,34 @@ def build_plan(
             "examples": [[e.id, example_key(e.fields), e.label, e.group] for e in examples],
         }
     )
-    return Plan(config, fingerprint, pairs, tuple(units), tuple(examples))
+    return Plan(config, fingerprint, pairs, tuple(units), tuple(examples), explained)
 
 
-def _with_gold(config: SweepConfig, examples: Sequence[Example]) -> Sequence[Example]:
-    """Return the examples with labels that count in the prompt's order, not in the data's."""
-    names = config.data.label_names
+def _explained(config: SweepConfig, examples: Sequence[Example]) -> frozenset[str]:
+    ids = [example.id for example in examples]
+    most = config.data.explain_limit
+    if most is None or most >= len(ids):
+        return frozenset(ids)
+    seed = config.run.seed
+    return frozenset(sorted(ids, key=lambda name: derive("explained", seed, name))[:most])
+
+
+def _units(
+    pair: Pair, examples: Sequence[Example], explained: frozenset[str], size: int
+) -> list[Unit]:
+    chosen = [example for example in examples if example.id in explained]
+    others = [example for example in examples if example.id not in explained]
+    return [
+        *shard(pair, chosen, size),
+        *shard(pair, others, size * PREDICTED_PER_EXPLAINED, explain=False),
+    ]
+
+
+def with_gold(
+    config: SweepConfig, data: DataConfig, examples: Sequence[Example]
+) -> Sequence[Example]:
+    """Return examples of `data` with labels that count in the prompt's order, not in the data's."""
+    names = data.label_names
     if names is None:
         return examples
     place = [config.label_names.index(name) for name in names]
@@ -206,7 +234,7 @@ def _pair(
         )
     labels = LabelSet((), (), ())
     if prompt.generation is None:
-        with _naming(f"{place}.labels"):
+        with naming(f"{place}.labels"):
             labels = resolve_labels(template, tokenizer, prompt.labels)
     adapter = facts.adapters.get(adapter_name)
     fingerprint = digest(
@@ -214,6 +242,8 @@ def _pair(
             "weights": facts.digest,
             "by_example": config.run.deterministic == "example",
             "precision": model.precision,
+            "double_quant": model.double_quant,
+            "replicate": model.replicate,
             "adapter": BASE if adapter is None else adapter.digest,
             "template": repr(template),
             "tokenizer": digest(facts.tokenizer),
@@ -288,7 +318,9 @@ def _samples(task: ExplainerTask) -> bool:
     return not is_guest(task.name) and "sampling" in explainer_parameters(task.name)
 
 
-def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:
+def shard(
+    pair: Pair, examples: Sequence[Example], size: int, *, explain: bool = True
+) -> list[Unit]:
     """Return the units of a pair: `size` examples each, in order.
 
     One example each where continuations are explained: a request has one label set.
@@ -298,8 +330,9 @@ def shard(pair: Pair, examples: Sequence[Example], size: int) -> list[Unit]:
     for start in range(0, len(examples), size):
         chunk = tuple(examples[start : start + size])
         content = [[e.id, example_key(e.fields)] for e in chunk]
-        name = digest([pair.key, pair.evaluation_fingerprint, content])
-        units.append(Unit(name, pair.key, chunk))
+        named = [pair.key, pair.evaluation_fingerprint, content]
+        name = digest(named if explain else [*named, "predicted only"])
+        units.append(Unit(name, pair.key, chunk, explain=explain))
     return units
 
 
@@ -316,46 +349,6 @@ def with_stored(
     wanted = [*(example_key(e.fields) for e in unit.examples), *calibration]
     parts = {part: None for key in wanted for part in index.get(key, ())}
     return replace(unit, stored=tuple(parts))
-
-
-PLAN_SCHEMA = pa.schema(
-    [
-        pa.field("unit", pa.string()),
-        pa.field("pair", pa.string()),
-        *[pa.field(name, pa.string()) for name in FACTORS],
-        pa.field("examples", pa.list_(pa.string())),
-    ]
-)
-
-
-def write_plan(plan: Plan, path: Path) -> None:
-    """Write `plan.parquet`: one row a unit."""
-    rows = [
-        {
-            "unit": unit.id,
-            "pair": unit.pair,
-            **plan.pairs[unit.pair].context.factors,
-            "examples": [e.id for e in unit.examples],
-        }
-        for unit in plan.units
-    ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), path)
-
-
-def with_units_of(plan: Plan, path: Path) -> Plan:
-    """Return the plan with the units of an earlier `plan.parquet` of the same fingerprint.
-
-    The shard size is free to change between two calls of the same run; its units are not. Pairs
-    that the earlier plan has not (their model could not be found then) keep their new units.
-    """
-    by_id = {e.id: e for e in plan.examples}
-    earlier = [
-        Unit(row["unit"], row["pair"], tuple(by_id[name] for name in row["examples"]))
-        for row in pq.read_table(path).to_pylist()
-    ]
-    known = {unit.pair for unit in earlier}
-    units = [u for u in earlier if u.pair in plan.pairs]
-    return replace(plan, units=(*units, *(u for u in plan.units if u.pair not in known)))
 
 
 def run_record(plan: Plan) -> dict[str, object]:

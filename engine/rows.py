@@ -39,7 +39,7 @@ def prediction_row(
         "predicted": int(np.argmax(probabilities)),
         "log_probs": log_probs.tolist(),
         "probabilities": probabilities.tolist(),
-        "log_z": float(raw[-2]),
+        "log_z": _known(raw[-2]),
         "label_mass": float(np.exp(log_probs).sum()),
         "calibration": None if calibration is None else calibration.tolist(),
         "tokens": int(raw[-1]),
@@ -69,12 +69,17 @@ def continuation_row(
         "predicted": 0,
         "log_probs": [whole],
         "probabilities": [float(np.exp(whole))],
-        "log_z": float(raw[-2]),
+        "log_z": _known(raw[-2]),
         "label_mass": float(np.exp(whole)),
         "calibration": None,
         "tokens": int(raw[-1]),
         "continuation": [{"token": i, "text": t, "log_prob": p} for i, t, p in parts],
     }
+
+
+def _known(value: np.floating[Any]) -> float | None:
+    """Return a number, or None for NaN: what a host can't tell is null in a table."""
+    return None if np.isnan(value) else float(value)
 
 
 def failure_rows(

@@ -79,9 +79,7 @@ PREDICTIONS = pa.schema(
         pa.field(
             "probabilities", pa.list_(pa.float64()), nullable=False
         ),  # as the prompt normalises
-        pa.field(
-            "log_z", pa.float64(), nullable=False
-        ),  # full-vocabulary log normaliser, first token
+        pa.field("log_z", pa.float64()),  # full-vocabulary log normaliser, first token; or null
         pa.field("label_mass", pa.float64(), nullable=False),  # probability on the labels, 0..1
         pa.field("calibration", pa.list_(pa.float64())),  # subtracted from log_probs, or null
         pa.field("rationale", SPANS),  # feature = index of the evidence span; null without
@@ -191,7 +189,7 @@ EVALUATIONS = pa.schema(
         pa.field("n_features", pa.int32(), nullable=False),
         pa.field("coalitions", pa.binary(), nullable=False),  # C packed rows of ceil(F / 8) bytes
         pa.field("log_probs", pa.list_(pa.float32()), nullable=False),  # C·L, row by row
-        pa.field("log_z", pa.list_(pa.float32()), nullable=False),  # C
+        pa.field("log_z", pa.list_(pa.float32()), nullable=False),  # C; NaN where not known
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),  # C: length of each sequence
         pa.field("numerics", pa.string(), nullable=False),
     ]
@@ -221,7 +219,7 @@ SCORE_REQUEST = pa.schema(
 SCORE_REPLY = pa.schema(
     [
         pa.field("log_probs", pa.list_(pa.float32())),  # L, null where error
-        pa.field("log_z", pa.float32()),
+        pa.field("log_z", pa.float32()),  # null where error, and where a host can't tell
         pa.field("error", pa.string()),  # why this row could not be scored, or null
     ]
 )
@@ -300,7 +298,7 @@ def score_reply(
 
     Args:
         log_probs: [S, L].
-        log_z: [S].
+        log_z: [S]; NaN where it isn't known.
         errors: Row -> why it could not be scored; such a row has nulls for scores.
         cost: Of the whole request.
     """
@@ -315,7 +313,7 @@ def score_reply(
     messages = pa.array([errors.get(i) for i in range(n_rows)], pa.string()) if errors else None
     columns = [
         lists,
-        pa.array(log_z, pa.float32(), mask=failed),
+        pa.array(log_z, pa.float32(), mask=failed | np.isnan(log_z)),
         pa.nulls(n_rows, pa.string()) if messages is None else messages,
     ]
     table = pa.Table.from_arrays(columns, schema=SCORE_REPLY)

@@ -25,10 +25,11 @@ from engine.explainers import build_method
 from engine.explainers import method_names as explainer_names
 from engine.explainers import parameters as explainer_parameters
 from engine.finetune_section import FinetuneConfig
+from engine.finetune_settings import check_finetune
 from engine.generation_settings import check_generation, with_generation_defaults
 from engine.guests.names import is_guest
 from engine.guests.settings import check_guest, check_guest_inputs
-from engine.model_section import Model, ModelConfig
+from engine.model_section import Model, ModelConfig, one_a_precision
 from engine.prompt_section import PromptConfig, Section, shorthand
 from engine.scheduling import without_scheduling
 from engine.seeds import digest
@@ -205,7 +206,7 @@ class SweepConfig(Section):
     """A sweep: models × prompts over the examples, each explained by every explainer."""
 
     run: RunConfig = Field(default_factory=RunConfig)
-    models: list[Model] = Field(min_length=1)
+    models: Annotated[list[Model], BeforeValidator(one_a_precision)] = Field(min_length=1)
     data: Data
     prompts: list[PromptConfig] = Field(min_length=1)
     explainers: list[Explainer] = Field(default_factory=list)
@@ -259,6 +260,8 @@ class SweepConfig(Section):
                 raise ValueError("data.label_names: " + unknown("label", name, self.label_names))
             if names.count(name) > 1:
                 raise ValueError(f"data.label_names: {name!r} stands twice")
+        for entry in self.finetune:
+            check_finetune(self, entry)
         for explainer in self.explainers:
             if is_guest(explainer.name):
                 check_guest_inputs(explainer.name, explainer.params, tuple(self.data.inputs))

@@ -86,6 +86,8 @@ def step(
         numerics: The host's numerics; stored evaluations of others are not used.
         rounds: The answered requests so far, in order.
     """
+    if not unit.explain:
+        context = replace(context, explainers=())
     tokenizer = load_tokenizer(context.tokenizer)
     answers = Answers()
     if context.generation is not None:

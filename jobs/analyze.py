@@ -15,6 +15,7 @@ from analysis.figures import write_figures
 from analysis.load import RunTables
 from analysis.report import ReportInput, write_report
 from analysis.tables import build_tables, write_tables
+from engine.adapter_section import BASE
 from engine.config import parse_config
 from engine.errors import RunFolderError
 from engine.schema import FACTORS
@@ -32,7 +33,7 @@ def analyze(path: Path, console: Console) -> Path:
         raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
     config = parse_config(record["config"], f"{path}/run.json")
     run = RunTables.load(path)
-    tables = build_tables(run)
+    tables = build_tables(run, config, record.get("hosts"))
     write_tables(tables, path)
     write_figures(tables, run.predictions, path / "figures")
     report = write_report(
@@ -91,7 +92,8 @@ def _median(values: pl.Series) -> float:
 
 
 def _who(row: Mapping[str, Any]) -> str:
-    return f"{row['model']} ({row['precision']}, {row['prompt']}) on {row['data']}"
+    adapter = "" if row["adapter"] == BASE else f" with {row['adapter']}"
+    return f"{row['model']}{adapter} ({row['precision']}, {row['prompt']}) on {row['data']}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The `rayxai` command: run, plan, status, report, explain, doctor, schema."""
+"""The `rayxai` command: run, plan, finetune, status, report, explain, doctor, schema."""
 
 from __future__ import annotations
 
@@ -126,6 +126,18 @@ def plan(
 
         print_plan(read_config(config, set_, out, model, data), Console(soft_wrap=True))
         return 0
+
+    raise typer.Exit(guarded(action))
+
+
+@app.command()
+def finetune(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Train the adapters that a sweep wants, or finish those that were cut off."""
+
+    def action() -> int:
+        from jobs.finetune import finetune
+
+        return finetune(read_config(config, set_), Console(soft_wrap=True))
 
     raise typer.Exit(guarded(action))
 

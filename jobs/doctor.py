@@ -27,6 +27,7 @@ def examine(console: Console) -> int:
         console.print(f"Missing: {', '.join(missing)}. Install with `make install`.")
         return 3
     _device(console)
+    _backends(console)
     _models(console)
     return 0
 
@@ -49,6 +50,13 @@ def _device(console: Console) -> None:
             console.print(f"device         {torch.cuda.get_device_name(index)}, {memory:.0f} GB")
     else:
         console.print(f"device         CPU, {physical_cores()} cores; no GPU that torch can use")
+
+
+def _backends(console: Console) -> None:
+    from actors.vllm_settings import is_installed
+
+    vllm = "ready" if is_installed() else "not installed: `make vllm`"
+    console.print(f"backends       transformers: ready; vllm: {vllm}", highlight=False)
 
 
 def _models(console: Console) -> None:

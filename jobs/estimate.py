@@ -21,12 +21,15 @@ from engine.config import SweepConfig
 from engine.context import StepContext
 from engine.generations import longest_generations, most_tokens
 from engine.gradients import even_gradients, expected_tokens, no_gradients
-from engine.plan import Pair, Plan, shard
+from engine.plan import Pair, Plan, model_key, shard
 from engine.step import run_in_process
 from engine.types import Example
 from jobs.facts import facts_of
+from jobs.family_plan import print_families
+from jobs.finetune import trainings_of
+from jobs.folders import run_folder
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare, run_folder
+from jobs.sweep import prepare
 
 SAMPLE = 8
 """Examples of each pair that are counted; the rest is scaled up from them."""
@@ -41,13 +44,16 @@ class Counts:
     failures: int
 
 
-def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
+def count(
+    pair: Pair, examples: Sequence[Example], shard_size: int, *, explain: bool = True
+) -> Counts:
     """Return what these examples will ask of the pair's model, deduplicated.
 
     Args:
         pair: The pair.
         examples: Some of its examples.
         shard_size: Examples a unit: each unit asks for the calibration's texts anew.
+        explain: Whether they are explained, or predicted only.
     """
     asked: list[tuple[int, int]] = []
 
@@ -71,7 +77,7 @@ def count(pair: Pair, examples: Sequence[Example], shard_size: int) -> Counts:
 
     failures = 0
     context = _spending_all(pair.context)
-    for unit in shard(pair, examples, shard_size):
+    for unit in shard(pair, examples, shard_size, explain=explain):
         result = run_in_process(context, unit, "counted", score, slopes, texts)
         failures += result.tables["failures"].num_rows
     return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
@@ -86,27 +92,34 @@ def _spending_all(context: StepContext) -> StepContext:
 
 
 def print_plan(config: SweepConfig, console: Console) -> None:
-    """Print a table of pairs with units, evaluations, tokens and an estimate of the time."""
+    """Print the models' families, then pairs with units, evaluations, tokens, estimated time."""
+    print_families(config, console)  # first: it has something to say where no model can be had
     plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
     plan = folder.as_cut(plan)
     left = {unit.id for unit in folder.left(plan)}
+    explained = [e for e in plan.examples if e.id in plan.explained]
+    others = [e for e in plan.examples if e.id not in plan.explained]
     console.print(
-        f"{len(data.examples)} examples of {data.n_total} in {config.data.path}; "
+        f"{len(data.examples)} examples of {data.n_total} in {config.data.path}"
+        + (f" ({data.n_other_labels} with other labels left out)" if data.n_other_labels else "")
+        + (f", {len(explained)} of them to be explained" if others else "")
+        + "; "
         f"{len(plan.units)} units, {len(plan.units) - len(left)} of them done"
     )
-    sample = plan.examples[:: max(1, len(plan.examples) // SAMPLE)][:SAMPLE]
+    sample = explained[:: max(1, len(explained) // SAMPLE)][:SAMPLE]
     table = Table("model and prompt", "units", "evaluations", "tokens", "time")
     parameters = _parameters(plan)
     for key, pair in plan.pairs.items():
         counts = count(pair, sample, config.cluster.shard_size)
-        scale = len(plan.examples) / len(sample)
-        tokens = int(counts.tokens * scale)
+        scale = len(explained) / max(len(sample), 1)
+        rest = count(pair, others, max(len(others), 1), explain=False)
+        tokens = int(counts.tokens * scale) + rest.tokens
         table.add_row(
             key.replace("|none|", "|"),
             str(sum(1 for u in plan.units if u.pair == key)),
-            f"{int(counts.evaluations * scale):,}",
+            f"{int(counts.evaluations * scale) + rest.evaluations:,}",
             f"{tokens:,}",
             _duration(tokens, parameters.get(key)),
         )
@@ -114,9 +127,11 @@ def print_plan(config: SweepConfig, console: Console) -> None:
             console.print(
                 f"{key}: {counts.failures} failures are expected on {len(sample)} examples"
             )
+    if config.finetune:
+        _print_trainings(config, console)
     console.print(table)
-    if len(sample) < len(plan.examples):
-        console.print(f"Counted on {len(sample)} examples and scaled up to {len(plan.examples)}.")
+    if len(sample) < len(explained):
+        console.print(f"Counted on {len(sample)} examples and scaled up to {len(explained)}.")
     console.print(
         "Time: tokens ÷ what this machine's matrix products allow a model of that size, measured "
         "just now; loading, reuse of the template and stored evaluations are not counted."
@@ -125,6 +140,23 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         console.print(f"failure: {failure.message}", markup=False)
     for lost in missing:
         console.print(f"failure: {lost.place}: {lost.message}", markup=False)
+
+
+def _print_trainings(config: SweepConfig, console: Console) -> None:
+    """Print what is trained before anything is explained."""
+    facts, _ = facts_of(config)
+    table = Table("adapter", "examples", "steps", "tokens", "time")
+    for training in trainings_of(config):
+        tokens = training.tokens()
+        # forward, and backward through frozen weights: twice the products of scoring
+        time_ = _duration(2 * tokens, facts[model_key(training.model)].parameters)
+        if training.is_done:
+            time_ = "trained"
+        elif step := training.step_done:
+            time_ += f", {step} steps done"
+        n_examples = str(len(training.task.data.train))
+        table.add_row(training.place, n_examples, str(training.steps), f"{tokens:,}", time_)
+    console.print(table)
 
 
 def _parameters(plan: Plan) -> dict[str, int | None]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from actors.adapter_support import vllm_refusal
 from actors.backend import HostSpec
+from actors.checkpoint import stored_parameters
 from actors.host import make_backend
 from engine.adapter_section import WantedAdapter
-from engine.config import ModelConfig, SweepConfig
-from engine.errors import ModelError
+from engine.config import ClusterConfig, ModelConfig, SweepConfig
+from engine.errors import ModelError, TooLargeError
 from engine.facts import AdapterFacts, Lost, ModelFacts
 from engine.plan import model_key
 
@@ -23,7 +23,8 @@ def model_facts(model: ModelConfig) -> ModelFacts:
     """Return the facts of one model.
 
     Raises:
-        ModelError: It can't be found; the message says what was tried and what is at hand.
+        ModelError: It can't be found, or its backend isn't installed; the message says what was
+            tried and what is at hand.
         ConfigError: The options are wrong.
     """
     from actors import loader
@@ -39,19 +40,8 @@ def model_facts(model: ModelConfig) -> ModelFacts:
         spec.json,
         spec.max_tokens or NO_WINDOW,
         spec.chat,
-        _parameters(source.location),
+        stored_parameters(source.location),
     )
-
-
-def _parameters(folder: str) -> int | None:
-    """Return the number of weights in a folder's safetensors files, read from their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(str(file), framework="numpy") as tensors:
-            total += sum(math.prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
-    return total or None
 
 
 def model_path(model: ModelConfig) -> str:
@@ -63,18 +53,24 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
     """Return the facts of one adapter.
 
     Raises:
-        ModelError: It can't be found, or the model's backend can't serve it.
+        ModelError: It can't be found, isn't one of this model, or can't be served.
     """
     if wanted.path is None:
-        raise ModelError(f"the adapter {wanted.name} has not been trained yet")
+        raise ModelError(f"the adapter {wanted.name} has no folder of its own: it is trained")
     from actors.adapter_files import read_adapter
+    from actors.sources import resolve_model
 
-    files = read_adapter(wanted.path)
+    base = resolve_model(model_path(model), model.options)
+    files = read_adapter(wanted.path, base.location)
+    if model.backend == "vllm" and (why := vllm_refusal(files.config)):
+        raise ModelError(f"adapter {wanted.path!r}: {why}; use backend transformers")
     return AdapterFacts(files.digest, str(files.folder))
 
 
 def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     """Return the facts by model key, and which models and adapters have none.
+
+    Adapters that the sweep trains are none of them: see `jobs.training_plan`.
 
     Raises:
         ModelError: None of the models can be found.
@@ -84,12 +80,16 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     for model in config.models:
         try:
             known = model_facts(model)
+            _check_memory(model, config.cluster)
+        except TooLargeError as error:
+            lost.append(Lost(model.label, model.precision, "", "too_large", str(error)))
+            continue
         except ModelError as error:
             lost.append(Lost(model.label, model.precision, "", "not_found", str(error)))
             continue
         adapters = {}
         for wanted in config.wanted_adapters(model):
-            if wanted.is_base:
+            if wanted.path is None:
                 continue
             try:
                 adapters[wanted.name] = adapter_facts(model, wanted)
@@ -107,6 +107,35 @@ def host_spec(
 ) -> HostSpec:
     """Return how to make a host of a model, for all these adapters."""
     options: Mapping[str, object] = model.options
-    backend = "fake" if model.is_fake else "transformers"
+    backend = "fake" if model.is_fake else model.backend or "transformers"
     folders = {adapter.digest: adapter.path for adapter in adapters}
-    return HostSpec(model_path(model), backend, model.precision, device, 0, options, folders)
+    return HostSpec(
+        model_path(model),
+        backend,
+        model.precision,
+        device,
+        0,
+        options,
+        folders,
+        model.double_quant,
+        model.replicate,
+    )
+
+
+def _check_memory(model: ModelConfig, cluster: ClusterConfig) -> None:
+    """Refuse a model that is too large for its device, as far as that can be seen from here.
+
+    Raises:
+        TooLargeError: With the arithmetic.
+    """
+    if model.is_fake or model.backend == "vllm":  # vLLM reckons with its cache by itself
+        return
+    from actors import loader
+    from actors.memory_need import check_fits
+
+    device = loader.choose_device("auto")
+    if device == "cpu" and (cluster.address is not None or cluster.gpus_per_host):
+        return  # the hosts are elsewhere; each refuses what it can't load
+    source = loader.resolve_model(model_path(model), model.options)
+    need = loader.need_of(source, model.precision, device, model.double_quant)
+    check_fits(source.name, need, device, (cluster.hosts or 1) if device == "cpu" else 1)

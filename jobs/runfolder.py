@@ -15,7 +15,8 @@ from typing import Any
 from engine.commits import Commit, read_commits
 from engine.context import Unit
 from engine.errors import RunFolderError
-from engine.plan import Plan, run_record, with_units_of, write_plan
+from engine.plan import Plan, run_record
+from engine.plan_file import with_units_of, write_plan
 from engine.schema import SCHEMA_VERSION
 
 VERSIONED = ("rayxai", "ray", "torch", "transformers", "numpy", "pyarrow", "polars", "tokenizers")

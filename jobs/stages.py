@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 
 from actors.host import Host, HostSpec
-from cluster.dispatch import Remotes, StepHeader, Written
+from cluster.remotes import Remotes, StepHeader, Written
 from cluster.resources import STEP_CPUS, WRITE_CPUS
 from engine.context import StepContext, Unit
 from engine.exchange import HostReply, HostRequest

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from cluster.dispatch import Dispatcher
 from cluster.fleet import Fleet
+from cluster.remotes import PairRef
 from cluster.resources import Layout, lay_out
-from cluster.session import output_base, ray_session
+from cluster.session import ray_session
 from engine import schema
 from engine.commits import CommitLog
 from engine.config import SweepConfig
@@ -32,8 +33,11 @@ from engine.step import content_free_examples
 from engine.store import UnitResult, index_store, result_digest, write_units
 from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import facts_of, host_spec
+from jobs.finetune import train_all, trainings_of
+from jobs.folders import absolute, run_folder
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
+from jobs.training_plan import is_untrained, plan_trainings, with_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,15 @@ class Outcome:
     evaluations: int
 
 
-def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, list[Lost]]:
+def prepare(
+    config: SweepConfig, untrained: Mapping[str, str] | None = None
+) -> tuple[Plan, LoadedData, list[Lost]]:
     """Return the plan, the data with its failures, and models and adapters that can't be had.
+
+    Args:
+        config: The sweep.
+        untrained: Of trainings that failed, fingerprint -> why. None plans adapters that are still
+            to be trained as if they were there.
 
     Raises:
         RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
@@ -60,17 +71,10 @@ def prepare(config: SweepConfig) -> tuple[Plan, LoadedData, list[Lost]]:
     data = load_examples(data_source(config))
     facts, lost = facts_of(config)
     store = absolute(config.run.store)
-    return build_plan(config, data.examples, facts, store), data, lost
-
-
-def absolute(path: str) -> Path:
-    """Return a folder of outputs as an absolute path."""
-    return (output_base() / Path(path).expanduser()).resolve()
-
-
-def run_folder(config: SweepConfig) -> Path:
-    """Return the folder of a run."""
-    return absolute(config.run.out or f"runs/{config.run.name}")
+    trainings = plan_trainings(config, facts, data.examples, store)
+    facts, not_trained = with_trained(facts, trainings, untrained)
+    plan = build_plan(config, data.examples, facts, store)
+    return plan, data, [*lost, *not_trained]
 
 
 def run_sweep(config: SweepConfig, console: Console) -> Outcome:
@@ -83,6 +87,10 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     plan, data, missing = prepare(config)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
+    if any(is_untrained(pair.adapter) for pair in plan.pairs.values()):
+        untrained = train_all(config, trainings_of(config), console)
+        plan, data, missing = prepare(config, untrained)
+        folder.check(plan)
     lost = _early_failures(plan, data, missing)
     if _is_finished(folder, folder.as_cut(plan), lost):
         code = int(folder.record["code"])
@@ -95,7 +103,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     try:
         plan = folder.open(plan)
         left = folder.left(plan)
-        folder.update(status="running")
+        folder.update(status="running", rows_with_other_labels=data.n_other_labels)
         _commit_directly(folder, log, lost)
         evaluations = _run_units(plan, left, folder, log, console) if left else 0
         if left:
@@ -112,6 +120,16 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     finally:
         log.close()
     return Outcome(folder.path, code, evaluations)
+
+
+def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return digest and folder of every adapter, by model and name."""
+    found: dict[str, dict[str, Any]] = {}
+    for pair in plan.pairs.values():
+        if pair.adapter is not None:
+            name = pair.context.factors["adapter"]
+            found.setdefault(model_key(pair.model), {})[name] = pair.adapter._asdict()
+    return found
 
 
 def _take_lease(folder: RunFolder) -> CommitLog:
@@ -141,7 +159,10 @@ def _run_units(
     sequences = 0
     broken: dict[str, str] = {}
     with ray_session(wanted.address, wanted.num_cpus) as offered:
-        layout = lay_out(offered, wanted)
+        layouts = {
+            spread: lay_out(offered, wanted, spread)
+            for spread in {p.model.tensor_parallel for p in plan.pairs.values()}
+        }
         try:
             with SweepProgress(console, plan.config.run.name, len(left)) as progress:
                 for model in {model_key(p.model): p.model for p in plan.pairs.values()}.values():
@@ -149,6 +170,7 @@ def _run_units(
                     if not units:
                         continue
                     try:
+                        layout = layouts[model.tensor_parallel]
                         sequences += _run_model(
                             plan, units, layout, offered.cpus, folder, log, store_logs, progress
                         )
@@ -199,14 +221,17 @@ def _run_model(
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
         _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
-        contexts = {key: (ray.put(pair.context), pair.context.store) for key, pair in pairs.items()}
+        shared = {
+            key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
+            for key, pair in pairs.items()
+        }
         dispatcher = Dispatcher(
             REMOTES,
             fleet,
             str(folder.path),
             log,
             store_log,
-            contexts,
+            shared,
             plan.config.cluster.attempts,
             plan.config.cluster.commit_seconds,
             progress,
@@ -244,6 +269,7 @@ def _note_host(
         "memory_bytes": info.memory_bytes,
         "load_seconds": round(info.load_seconds, 2),
         "scorer": info.scorer,
+        "precision": info.precision,
         "numerics": info.numerics,
         "numerics_text": info.numerics_text,
     }
@@ -262,6 +288,9 @@ def _note_rate(folder: RunFolder, key: str, fleet: Fleet, seconds: float) -> Non
         if stats and seconds
         else None,
         "wall_seconds": round(seconds, 2),
+        "swaps": sum(s.swaps for s in stats),
+        "swap_seconds": round(sum(s.swap_seconds for s in stats), 3),
+        "adapter_loads": sum(s.adapter_loads for s in stats),
     }
     folder.update(hosts=hosts)
 

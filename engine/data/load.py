@@ -23,7 +23,7 @@ def load_examples(source: DataSource) -> LoadedData:
     examples: dict[str, Example] = {}
     failures: list[RowFailure] = []
     columns: set[str] = set()
-    n_total = 0
+    n_total = left_out = 0
     for n_total, row in enumerate(read_rows(source), 1):
         if row.values is not None and not columns:
             source = source.resolved(row.values.keys())
@@ -35,19 +35,36 @@ def load_examples(source: DataSource) -> LoadedData:
                 raise ExampleError("duplicate_id", f"the id {example.id!r} is used by a row before")
             examples[example.id] = example
         except ExampleError as error:
+            if error.code == "bad_label" and source.skip_other_labels:
+                left_out += 1
+                continue
             name = _name(row, source, default_id)
             failures.append(RowFailure(row.place, name, error.code, f"{row.place}: {error}"))
     if columns:
         check_columns(source, columns)
     if not examples:
         reason = f"the first is {failures[0].message}" if failures else "the file is empty"
+        if left_out == n_total > 0:
+            reason = f"all have labels that are none of {list(source.label_names)}"
         raise DataError(f"{source.path} has no usable row of {n_total}: {reason}")
-    return LoadedData(_sample(list(examples.values()), source), tuple(failures), n_total)
+    chosen = sample_examples(list(examples.values()), source.limit, source.seed)
+    return LoadedData(chosen, tuple(failures), n_total, left_out)
 
 
 def example_key(fields: Mapping[str, str]) -> str:
     """Return the digest of an example's input texts, whatever its id and label."""
     return digest(dict(fields))
+
+
+def sample_examples(
+    examples: Sequence[Example], limit: int | None, seed: int
+) -> tuple[Example, ...]:
+    """Return `limit` examples in their order; which ones depends on their ids, not their order."""
+    if limit is None or limit >= len(examples):
+        return tuple(examples)
+    ranked = sorted(examples, key=lambda example: derive("sample", seed, example.id))
+    chosen = {example.id for example in ranked[:limit]}
+    return tuple(example for example in examples if example.id in chosen)
 
 
 def _check(source: DataSource) -> None:
@@ -75,12 +92,3 @@ def _name(row: RawRow, source: DataSource, default_id: str) -> str | None:
         return row_id(row.values, source, default_id)
     except ExampleError:
         return None
-
-
-def _sample(examples: Sequence[Example], source: DataSource) -> tuple[Example, ...]:
-    """Return `limit` examples in their order; which ones depends on their ids, not their order."""
-    if source.limit is None or source.limit >= len(examples):
-        return tuple(examples)
-    ranked = sorted(examples, key=lambda example: derive("sample", source.seed, example.id))
-    chosen = {example.id for example in ranked[: source.limit]}
-    return tuple(example for example in examples if example.id in chosen)

@@ -104,6 +104,8 @@ def _label_index(value: Any, names: tuple[str, ...]) -> int | None:
         return None
     if not isinstance(value, bool) and str(value) in names:
         return names.index(str(value))
+    if all(name.isdecimal() for name in names):
+        return None  # of labels 0 and 2 the number 1 is none, and not the second
     return int(value) if 0 <= value < len(names) else None
 
 

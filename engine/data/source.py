@@ -24,6 +24,8 @@ class DataSource:
             there is one field; a CSV file has it as JSON. Or None.
         rationale_kind: Who marked the evidence; needed with `rationale`.
         label_names: The label set, in order; needed with `label`.
+        skip_other_labels: Whether rows with a label outside `label_names` are left out, counted,
+            and no failures.
         limit: Most examples taken, chosen by `seed`; None takes all.
         seed: Of the choice.
         split: Of a Hugging Face data set.
@@ -38,6 +40,7 @@ class DataSource:
     rationale: str | None = None
     rationale_kind: RationaleKind | None = None
     label_names: tuple[str, ...] = ()
+    skip_other_labels: bool = False
     limit: int | None = None
     seed: int = 0
     split: str | None = None
@@ -94,8 +97,10 @@ class LoadedData:
         examples: In the order of the file; those of the sample if there is a limit.
         failures: Every row that can't be used, whether or not there is a limit.
         n_total: Number of rows read.
+        n_other_labels: Rows left out by `skip_other_labels`.
     """
 
     examples: tuple[Example, ...]
     failures: tuple[RowFailure, ...]
     n_total: int
+    n_other_labels: int = 0

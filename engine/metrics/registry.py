@@ -37,6 +37,8 @@ _ERASER = "DeYoung et al. 2020 (ERASER), section 4"
 _FEATURES = "Krishna et al. 2022, feature agreement"
 _SPARSITY = "Hurley & Rickard 2009, table I"
 
+_PERMUTED = "Hoeffding 1951, exact permutation mean"
+
 _ALL = (
     # performance
     MetricInfo("accuracy", "higher", 1, "share of predictions equal to gold", "Accuracy"),
@@ -69,6 +71,26 @@ _ALL = (
     MetricInfo("top_k_overlap", "none", 1, _FEATURES, "Top-k overlap"),
     MetricInfo("spearman", "none", 1, "Spearman 1904, average ranks", "Rank correlation"),
     MetricInfo("cosine", "none", 1, "cosine of the angle", "Cosine"),
+    # comparisons: how well two models predict, and how their attributions differ
+    MetricInfo("prediction_agreement", "none", 1, _OWN, "Same prediction"),
+    MetricInfo("only_reference_right", "none", 1, "McNemar 1947, b", "Only the reference right"),
+    MetricInfo("only_other_right", "none", 1, "McNemar 1947, c", "Only the other right"),
+    MetricInfo("mcnemar_p", "none", 1, "McNemar 1947, exact binomial", "McNemar exact p"),
+    MetricInfo("mcnemar_mid_p", "none", 1, "Fagerland et al. 2013", "McNemar mid-p"),
+    MetricInfo("pearson", "none", 1, "Pearson 1895", "Correlation"),
+    MetricInfo("abs_cosine", "none", 1, "cosine of the magnitudes", "Cosine of magnitudes"),
+    MetricInfo("abs_cosine_null", "none", 1, _PERMUTED, "Cosine of magnitudes, words permuted"),
+    MetricInfo("abs_cosine_gain", "none", 1, _PERMUTED, "Cosine of magnitudes minus permuted"),
+    MetricInfo("top1_overlap", "none", 1, _FEATURES + ", by |φ|", "Same top word"),
+    MetricInfo("top3_overlap", "none", 1, _FEATURES + ", by |φ|", "Top-3 overlap"),
+    MetricInfo("top3_jaccard", "none", 1, "Jaccard 1912, by |φ|", "Top-3 Jaccard"),
+    MetricInfo("top5_overlap", "none", 1, _FEATURES + ", by |φ|", "Top-5 overlap"),
+    MetricInfo("top5_jaccard", "none", 1, "Jaccard 1912, by |φ|", "Top-5 Jaccard"),
+    MetricInfo("sign_flips", "none", 1, _OWN, "Sign flips"),
+    MetricInfo("sign_flip_ratio", "none", 1, _OWN, "Share of sign flips"),
+    MetricInfo("mass_ratio", "none", 1, _OWN, "Ratio of total magnitude"),
+    MetricInfo("mass", "none", 1, _OWN, "Total magnitude"),
+    MetricInfo("mean_magnitude", "none", 1, _OWN, "Mean magnitude"),
     # plausibility
     MetricInfo("iou", "higher", 1, _ERASER + ", over positions", "Intersection over union"),
     MetricInfo("token_f1", "higher", 1, _ERASER + ", over positions", "Token F1"),
@@ -77,6 +99,7 @@ _ALL = (
     MetricInfo("marginal_seconds", "lower", 1, _OWN, "Host seconds under sharing"),
     MetricInfo("standalone_seconds", "lower", 1, _OWN, "Host seconds without sharing"),
     MetricInfo("step_seconds", "lower", 1, _OWN, "Seconds outside the host"),
+    MetricInfo("swap_seconds", "lower", 1, _OWN, "Seconds of a switch of adapters"),
     MetricInfo("evaluations_asked", "lower", 1, _OWN, "Evaluations asked"),
     MetricInfo("evaluations_first", "lower", 1, _OWN, "Evaluations first used"),
     MetricInfo("evaluations_stored", "none", 1, _OWN, "Evaluations from the store"),
@@ -86,6 +109,8 @@ _ALL = (
     MetricInfo("total_marginal_seconds", "lower", 1, _OWN, "Host seconds under sharing, total"),
     MetricInfo("total_standalone_seconds", "lower", 1, _OWN, "Host seconds unshared, total"),
     MetricInfo("total_step_seconds", "lower", 1, _OWN, "Seconds outside the host, total"),
+    MetricInfo("total_swaps", "lower", 1, _OWN, "Switches of adapters"),
+    MetricInfo("total_swap_seconds", "lower", 1, _OWN, "Seconds of switching adapters, total"),
     MetricInfo("total_evaluations_asked", "lower", 1, _OWN, "Evaluations asked, total"),
     MetricInfo("total_evaluations_first", "lower", 1, _OWN, "Evaluations first used, total"),
     MetricInfo("total_evaluations_stored", "none", 1, _OWN, "Evaluations from the store, total"),

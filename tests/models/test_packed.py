@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from actors import lean_layers
 from actors.backend import BackendOutOfMemoryError, HostSpec, SequenceBatch
 from actors.batching import ScoreSequence, continuations
 from actors.host import Host
@@ -42,6 +43,10 @@ FALL_BACK = (
 PACKED = [family for family in FAMILIES if family not in FALL_BACK]
 SIZES = [(2048, 32), (24, 5), (7, 3), (4, 8), (1, 1)]
 """(piece, block): one piece, several, pieces shorter than a prompt, and than a block."""
+
+
+LEAN = [family for family in PACKED if FAMILIES[family][0] in lean_layers.FAMILIES]
+"""Families whose layers are run lean on a CPU in single precision."""
 
 
 class Case(NamedTuple):
@@ -129,6 +134,17 @@ def test_packed_scores_are_those_of_plain_passes(case: Case, piece: int, block: 
     np.testing.assert_allclose(found.log_probs, case.log_probs, atol=1e-5)
     np.testing.assert_allclose(found.log_z, case.log_z, atol=1e-5)
     assert not found.errors
+
+
+@pytest.mark.parametrize("family", LEAN)
+@pytest.mark.parametrize("route", ["pruned", "whole"])
+def test_families_with_lean_layers_are_packed_without_them_too(family: str, route: Route) -> None:
+    """So they are on a GPU and in other number formats."""
+    case = case_of(build(family), all_sorts())
+    assert case.route == "lean"
+    found = case._replace(route=route).forward(24, 5).score(batch_of(case.many), LABELS)
+    np.testing.assert_allclose(found.log_probs, case.log_probs, atol=1e-5)
+    np.testing.assert_allclose(found.log_z, case.log_z, atol=1e-5)
 
 
 def test_every_distinct_prefix_is_computed_exactly_once(case: Case) -> None:
@@ -233,19 +249,19 @@ def test_running_out_of_memory_halves_the_piece(
 ) -> None:
     """Call `fails` fails: that of the prefix, the first piece or one in the middle."""
     calls = 0
-    whole = llama.model.base_model.forward
+    whole = llama.model.model.layers[1].mlp.down_proj.forward
 
-    def scarce(*args: Any, **inputs: Any) -> Any:
+    def scarce(h: torch.Tensor) -> Any:
         nonlocal calls
         calls += 1
         if calls == fails + 1:
             raise RuntimeError("DefaultCPUAllocator: out of memory")
-        return whole(*args, **inputs)
+        return whole(h)
 
     shown = [i for i, row in enumerate(llama.many) if not row.hidden]
     many = batch_of([llama.many[i] for i in shown])
     forward = llama.forward(24, 5)
-    monkeypatch.setattr(llama.model.base_model, "forward", scarce)
+    monkeypatch.setattr(llama.model.model.layers[1].mlp.down_proj, "forward", scarce)
     found = forward.score(many, LABELS)
     assert forward.piece == 12
     assert found.tokens_computed == found.tokens_distinct
@@ -255,11 +271,11 @@ def test_running_out_of_memory_halves_the_piece(
 def test_pieces_shrink_to_a_block_and_then_it_is_an_error(
     llama: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scarce(*_: Any, **__: Any) -> Any:
+    def scarce(_: torch.Tensor) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     forward = llama.forward(64, 8)
-    monkeypatch.setattr(llama.model.base_model, "forward", scarce)
+    monkeypatch.setattr(llama.model.model.layers[1].mlp.down_proj, "forward", scarce)
     with pytest.raises(BackendOutOfMemoryError, match="CUDA out of memory"):
         forward.score(batch_of(llama.many), LABELS)
     assert forward.piece == 8
@@ -268,10 +284,10 @@ def test_pieces_shrink_to_a_block_and_then_it_is_an_error(
 def test_another_error_is_not_taken_for_a_lack_of_memory(
     llama: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: Any, **__: Any) -> Any:
+    def lost(_: torch.Tensor) -> Any:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(llama.model.base_model, "forward", lost)
+    monkeypatch.setattr(llama.model.model.layers[1].mlp.down_proj, "forward", lost)
     with pytest.raises(RuntimeError, match="device lost"):
         llama.forward().score(batch_of(llama.many), LABELS)
 
@@ -446,12 +462,15 @@ def test_where_not_even_a_small_piece_fits_prompts_are_tried_one_by_one(
 
     def scarce(*args: Any, **inputs: Any) -> Any:
         rows, width = inputs["input_ids"].shape
-        mask = inputs.get("attention_mask")  # pieces have none
-        if mask is None or mask.shape[1] > 20 or rows * width > 80:
+        if inputs["attention_mask"].shape[1] > 20 or rows * width > 80:
             raise RuntimeError("can't allocate memory")
         return whole(*args, **inputs)
 
+    def never(*_: Any) -> Any:
+        raise RuntimeError("can't allocate memory")
+
     monkeypatch.setattr(loaded._packed._model.base_model, "forward", scarce)
+    monkeypatch.setattr(loaded._packed, "_forward", never)
     many = [ScoreSequence((30, *range(40, 40 + n))) for n in (3, 5, 30, 8)]
     reply = ask(host, many)
     errors = reply["error"].to_pylist()

@@ -85,7 +85,7 @@ def test_the_model_has_its_parameters(host: Host, source: ModelSource) -> None:
     info = host.load()
     assert info.parameters == 134_515_008
     assert info.weights == source.digest
-    assert info.scorer == "packed+gathered+prefix+prepacked"
+    assert info.scorer == "packed+lean+gathered+prefix+prepacked"
     assert info.max_tokens == 8192
 
 

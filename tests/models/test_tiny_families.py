@@ -211,7 +211,7 @@ def test_the_host_says_what_it_is(saved: Path) -> None:
     assert info.memory_bytes >= 4 * info.parameters
     assert info.device == "cpu"
     assert info.max_tokens == 64
-    assert info.scorer == "packed+gathered+prefix+prepacked"
+    assert info.scorer == "packed+lean+gathered+prefix+prepacked"
     for part in ("float32", "cpu", "torch 2", "transformers 5"):
         assert part in info.numerics_text
     assert cost_of(ask(host, prompts(2))).numerics == info.numerics

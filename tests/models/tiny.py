@@ -65,6 +65,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoX", _COMMON),
     "gpt2": ("GPT2", _GPT2),
     "granite": ("Granite", {**_GROUPED, "logits_scaling": 4.0}),
+    "granitemoe": ("GraniteMoe", {**_GROUPED, "num_local_experts": 4, "logits_scaling": 4.0}),
+    "olmo": ("Olmo", _COMMON),
     "olmo2": ("Olmo2", _GROUPED),
     "cohere": ("Cohere", {**_GROUPED, "logit_scale": 0.5}),
     "cohere2": ("Cohere2", {**_GROUPED, "sliding_window": WINDOW}),

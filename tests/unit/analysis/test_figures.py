@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analysis.figures import Drawing, draw, svg, write_figures
+from analysis.drawing import Drawing
+from analysis.figures import draw, svg, write_figures
 from analysis.ink import PRINT, THEMED
 from analysis.select import rows_of, varying
 from engine.schema import FACTORS

@@ -56,6 +56,16 @@ def test_what_there_is_no_room_for(
         laid_out(*offered, **wanted)
 
 
+def test_a_model_that_is_spread_over_gpus() -> None:
+    assert lay_out(Resources(8, 8, 2), ClusterConfig(), 4) == Layout(2, 4.0, 1, 4)
+    assert lay_out(Resources(8, 7, 1), ClusterConfig(), 2) == Layout(3, 2.0, 3, 2)
+    assert lay_out(Resources(8, 4, 1), ClusterConfig(gpus_per_host=2, hosts=1), 2).hosts == 1
+    with pytest.raises(ClusterError, match="1 hosts of 4 GPU are wanted, but the cluster has 2"):
+        lay_out(Resources(8, 2, 1), ClusterConfig(), 4)
+    with pytest.raises(ClusterError, match="spread over 4 GPUs by tensor_parallel"):
+        lay_out(Resources(8, 8, 1), ClusterConfig(gpus_per_host=1), 4)
+
+
 @pytest.mark.parametrize("cpus", [1, 2, 8, 64])
 def test_a_step_always_finds_room(cpus: int) -> None:
     """Or the sweep would wait for ever: hosts hold their share until the end."""

@@ -20,11 +20,10 @@ from engine.plan import (
     run_record,
     shard,
     with_stored,
-    with_units_of,
-    write_plan,
 )
+from engine.plan_file import with_units_of, write_plan
 from engine.types import Example
-from tests.unit.fake_sweep import LABELS, examples_of, plan_of, raw_sweep, sweep
+from tests.unit.fake_sweep import LABELS, CountingHost, examples_of, plan_of, raw_sweep, sweep
 
 EXAMPLES = examples_of(["good", "bad", "so so", "dull", "fun"], [1, 0, None, 0, 1])
 FACTS = ModelFacts("weights", "bytes", 4096)
@@ -377,3 +376,49 @@ class TestAdapters:
 
     def test_one_that_is_not_at_hand_leaves_the_others(self) -> None:
         assert list(self.pairs("none", "folder/gone")) == ["m|fp32|none|review"]
+
+
+class TestExplainLimit:
+    TEXTS = examples_of([f"text {i}" for i in range(40)], [i % 2 for i in range(40)])
+
+    def plan(self, limit: int | None, **changes: Any) -> Any:
+        config = sweep("occlusion", data__explain_limit=limit, **changes)
+        return build_plan(config, self.TEXTS, {"linear/fp32": FACTS}, "store")
+
+    def test_every_example_is_in_one_unit_and_some_are_explained(self) -> None:
+        plan = self.plan(7)
+        by_kind = {
+            kind: [e.id for u in plan.units if u.explain is kind for e in u.examples]
+            for kind in (True, False)
+        }
+        assert set(by_kind[True]) == plan.explained
+        assert len(by_kind[True]) == 7
+        assert sorted(by_kind[True] + by_kind[False]) == sorted(e.id for e in self.TEXTS)
+
+    def test_which_ones_depends_on_seed_and_ids_alone(self) -> None:
+        assert self.plan(7).explained == self.plan(7, prompt__name="other").explained
+        assert self.plan(7).explained < self.plan(8).explained
+        assert self.plan(7).explained != self.plan(7, run__seed=1).explained
+
+    def test_without_a_limit_all_are_explained(self) -> None:
+        for limit in (None, 40, 99):
+            assert len(self.plan(limit).explained) == 40
+            assert all(unit.explain for unit in self.plan(limit).units)
+
+    def test_none_at_all(self) -> None:
+        assert not any(unit.explain for unit in self.plan(0).units)
+
+    def test_a_plan_that_was_written_reads_back(self, tmp_path: Path) -> None:
+        plan = self.plan(7)
+        write_plan(plan, tmp_path / "plan.parquet")
+        assert with_units_of(plan, tmp_path / "plan.parquet").units == plan.units
+
+    def test_predicted_only_asks_for_one_evaluation_an_example(self) -> None:
+        plan = self.plan(1)
+        [pair] = plan.pairs.values()
+        with CountingHost(pair) as host:
+            results = [host.run(pair, unit) for unit in plan.units if not unit.explain]
+        assert len(host.sequences) == 39
+        assert sum(r.tables["predictions"].num_rows for r in results) == 39
+        assert sum(r.tables["attributions"].num_rows for r in results) == 0
+        assert sum(r.tables["metrics"].num_rows for r in results) == 0

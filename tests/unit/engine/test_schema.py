@@ -29,6 +29,13 @@ def test_reply_carries_its_cost() -> None:
     assert schema.cost_of(reply) == COST
 
 
+def test_a_log_z_that_is_not_known_is_null() -> None:
+    log_probs = np.array([[-1.0], [-2.0]], dtype=np.float32)
+    reply = schema.score_reply(log_probs, np.array([0.5, np.nan], dtype=np.float32), {}, COST)
+    assert reply.column("log_z").to_pylist() == [0.5, None]
+    assert reply.column("log_probs").to_pylist() == [[-1.0], [-2.0]]
+
+
 @pytest.mark.parametrize("n_labels", [1, 3])
 def test_a_reply_of_no_rows_and_one_without_errors(n_labels: int) -> None:
     rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SURFACE: dict[str, list[str]] = {
     "run": ["CONFIG", "--out", "--set", "--model", "--data"],
     "plan": ["CONFIG", "--out", "--set", "--model", "--data"],
+    "finetune": ["CONFIG", "--set"],
     "status": ["RUN"],
     "report": ["RUN"],
     "explain": ["--text", "--explainer", "--config", "--model", "--samples", "--set", "--json"],

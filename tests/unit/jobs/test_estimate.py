@@ -110,3 +110,9 @@ class TestPrinted:
         log.append(write_units(folder.path, "w-1", [done]))
         log.close()
         assert "2 units, 1 of them done" in self.printed(tmp_path, cluster__shard_size=1)
+
+
+def test_those_that_are_predicted_only_count_one_evaluation() -> None:
+    plan = plan_of(sweep(*MANY, data__explain_limit=0), examples_of(TEXTS))
+    [pair] = plan.pairs.values()
+    assert count(pair, plan.examples, 4, explain=False).evaluations == len(TEXTS)

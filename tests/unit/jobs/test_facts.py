@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from engine.config import ModelConfig, SweepConfig
+from actors import vllm_settings
+from engine.adapter_section import WantedAdapter
+from engine.config import ClusterConfig, ModelConfig, SweepConfig
 from engine.errors import ConfigError, ModelError
-from jobs.facts import facts_of, host_spec, model_facts, model_path
+from jobs.facts import adapter_facts, facts_of, host_spec, model_facts, model_path
 from tests.unit.fake_sweep import sweep
 
 
@@ -124,3 +127,72 @@ def test_specification_of_a_host() -> None:
     assert (spec.model, spec.backend) == ("owner/name@abc", "transformers")
     assert (spec.precision, spec.device) == ("bf16", "cuda")
     assert model_path(model("owner/name")) == "owner/name"
+
+
+class TestVllm:
+    def test_is_asked_for_by_its_name(self) -> None:
+        served = model("owner/name", backend="vllm", options={"block_size": 64})
+        spec = host_spec(served)
+        assert (spec.backend, spec.options) == ("vllm", {"block_size": 64})
+        assert host_spec(model("owner/name")).backend == "transformers"
+
+    def test_a_model_is_lost_where_it_is_not_installed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(vllm_settings, "is_installed", lambda: False)
+        facts, lost = facts_of(sweep_of(model(), model("owner/name", backend="vllm")))
+        assert list(facts) == ["fake:linear/fp32"]
+        assert "make vllm" in lost[0].message
+
+    def test_its_options_are_checked_first(self) -> None:
+        with pytest.raises(ConfigError, match="no option 'packing'"):
+            model_facts(model("owner/name", backend="vllm", options={"packing": False}))
+
+    def test_adapters_that_it_can_not_serve(self, tmp_path: Path) -> None:
+        base, adapter = tmp_path / "base", tmp_path / "adapter"
+        base.mkdir()
+        adapter.mkdir()
+        (base / "config.json").write_text("{}")
+        save_file({"q.weight": np.zeros((4, 4), np.float32)}, base / "model.safetensors")
+        config = '{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "lora_bias": true}'
+        (adapter / "adapter_config.json").write_text(config)
+        save_file(
+            {
+                "base_model.model.q.lora_A.weight": np.zeros((2, 4), np.float32),
+                "base_model.model.q.lora_B.weight": np.zeros((4, 2), np.float32),
+            },
+            adapter / "adapter_model.safetensors",
+        )
+        wanted = WantedAdapter("biased", str(adapter))
+        with pytest.raises(ModelError, match=r"lora_bias.*use backend transformers"):
+            adapter_facts(model(str(base), backend="vllm"), wanted)
+        assert adapter_facts(model(str(base)), wanted).path == str(adapter)
+
+
+class TestMemory:
+    """What is too large is lost as a model of its own, with the arithmetic; the others go on."""
+
+    @pytest.fixture
+    def large(self, tmp_path: Path) -> ModelConfig:
+        from tests.models.trainings import save_tiny
+
+        return model(str(save_tiny(tmp_path / "large")))
+
+    def test_refused(self, large: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("actors.memory_need.device_memory", lambda device: 1_000_000)
+        facts, lost = facts_of(sweep_of(model(), large))
+        assert list(facts) == ["fake:linear/fp32"]
+        [refused] = lost
+        assert refused.code == "too_large"
+        assert "million weights × 4.00 bytes in fp32" in refused.message
+
+    def test_hosts_that_share_a_machine_are_counted(
+        self, large: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("actors.memory_need.device_memory", lambda device: 1_500_000_000)
+        assert not facts_of(sweep_of(large))[1]
+        two = sweep_of(model(), large).model_copy(
+            update={"cluster": ClusterConfig.model_validate({"hosts": 2})}
+        )
+        [refused] = facts_of(two)[1]
+        assert "2 times (2 hosts)" in refused.message

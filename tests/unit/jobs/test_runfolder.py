@@ -168,6 +168,7 @@ def test_a_model_found_later_joins_the_run(folder: RunFolder) -> None:
         {key: pair for key, pair in both.pairs.items() if "linear" in key},
         tuple(unit for unit in both.units if "linear" in unit.pair),
         both.examples,
+        both.explained,
     )
     folder.open(only)
     assert folder.open(both).units == both.units

@@ -405,3 +405,18 @@ def test_lines_are_those_of_the_file_not_of_unicode(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(stream.getvalue())
         loaded = load_examples(source(tmp_path / name))
         assert [e.fields["text"] for e in loaded.examples] == ["a\u2028b", "c\x85d"]
+
+
+def test_rows_with_other_labels_are_left_out_and_counted_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    rows = [{"sentence": f"s{i}", "target": label} for i, label in enumerate([0, 1, 2, 2, None, 1])]
+    write_jsonl(path, rows)
+    kept = load_examples(source(path, label_names=("0", "2"), skip_other_labels=True))
+    assert [e.label for e in kept.examples] == [0, 1, 1, None]
+    assert (kept.n_total, kept.n_other_labels, kept.failures) == (6, 2, ())
+    reported = load_examples(source(path, label_names=("0", "2")))
+    assert [f.code for f in reported.failures] == ["bad_label", "bad_label"]
+    assert reported.n_other_labels == 0
+    write_jsonl(path, rows[:2])
+    with pytest.raises(DataError, match="all have labels that are none of"):
+        load_examples(source(path, label_names=("7", "8"), skip_other_labels=True))

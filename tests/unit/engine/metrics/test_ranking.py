@@ -49,3 +49,12 @@ def test_features_tied_for_the_last_places_share_them() -> None:
     )
     assert top_share(np.array([3.0, 2.0, 1.0]), 2).tolist() == [1, 1, 0]
     assert top_share(np.array([3.0, 2.0]), 5).tolist() == [1, 1]
+
+
+def test_many_attributions_at_once_are_one_by_one() -> None:
+    rows = np.random.default_rng(3).integers(-2, 3, size=(50, 6)).astype(float)
+    for define in (settle, average_ranks, lambda x: top_share(x, 2)):
+        assert define(rows).tolist() == [define(row).tolist() for row in rows]
+        assert define(rows.reshape(5, 10, 6)).tolist() == define(rows).reshape(5, 10, 6).tolist()
+    assert average_ranks(np.zeros(0)).shape == (0,)
+    assert settle(np.zeros((3, 0))).shape == (3, 0)

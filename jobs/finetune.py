@@ -1,0 +1,169 @@
+"""Fine-tuning as a job: `python -m jobs.finetune sweep.yaml`, the same as `rayxai finetune`.
+
+`rayxai run` trains what is missing before it plans; this trains and does nothing else. Exit codes:
+0 all trained, 2 some failed, 3 aborted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from actors.trainer import read_card, read_progress, train_adapter
+from cluster.faults import FaultKind, classify
+from cluster.resources import HOST_CPUS, lay_out
+from cluster.session import ClusterError, ray_session
+from engine.config import SweepConfig
+from engine.data import load_examples
+from engine.errors import ConfigError
+from engine.plan import data_source
+from engine.training import TrainingTask
+from jobs.codes import DONE, SOME_FAILED
+from jobs.facts import facts_of
+from jobs.folders import absolute
+from jobs.progress import TrainingProgress
+from jobs.stages import physical_cores
+from jobs.training_plan import Training, plan_trainings
+
+POLL_SECONDS = 1.0
+
+
+# a worker of its own: what a training took of memory, on a GPU too, goes with it
+@ray.remote(num_cpus=HOST_CPUS, max_calls=1)
+def train_task(task: TrainingTask, folder: str, threads: int, per_node: int) -> dict[str, Any]:
+    """Train one adapter and return its card; a retry goes on at the last checkpoint."""
+    share = threads or max(1, physical_cores() // per_node)
+    return train_adapter(task, Path(folder), share)
+
+
+def train_all(
+    config: SweepConfig, trainings: Sequence[Training], console: Console
+) -> dict[str, str]:
+    """Train what isn't trained yet, as many at a time as the sweep has hosts.
+
+    Each takes a host's place: its GPU share, or its threads.
+
+    Returns:
+        Fingerprint -> why it failed, for those that did.
+
+    Raises:
+        ClusterError: Ray can't be reached, or has not what is wanted.
+    """
+    waiting = deque({t.fingerprint: t for t in trainings if not t.is_done}.values())
+    failed: dict[str, str] = {}
+    if not waiting:
+        return failed
+    wanted = config.cluster
+    with (
+        ray_session(wanted.address, wanted.num_cpus) as offered,
+        TrainingProgress(console) as progress,
+    ):
+        layout = lay_out(offered, wanted)
+        remote = train_task.options(
+            num_gpus=layout.gpus,
+            max_retries=wanted.attempts - 1,
+            scheduling_strategy="DEFAULT" if layout.gpus else "SPREAD",
+        )
+        running: dict[Any, Training] = {}
+        while waiting or running:
+            while waiting and len(running) < layout.hosts:
+                training = waiting.popleft()
+                console.print(f"Training {training.place}: {_extent(training)}")
+                place = (str(training.folder), wanted.threads or 0, layout.per_node)
+                running[remote.remote(training.task, *place)] = training
+            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for ref in done:
+                training = running.pop(ref)
+                progress.end(training.place)
+                try:
+                    console.print(f"Trained {training.place}: {_outcome(ray.get(ref))}")
+                except ray.exceptions.RayError as error:
+                    fault = classify(error)
+                    if fault.kind is FaultKind.ABORT:
+                        raise ClusterError(fault.message) from None
+                    failed[training.fingerprint] = fault.message
+                    console.print(
+                        f"failure: {training.place}: {fault.message}", style="red", markup=False
+                    )
+            for training in running.values():
+                progress.update(training.place, read_progress(training.folder))
+    return failed
+
+
+def _extent(training: Training) -> str:
+    data, step = training.task.data, training.step_done
+    begins = f", goes on at step {step}" if step else ""
+    return f"{len(data.train)} examples, {training.steps} steps{begins}"
+
+
+def _outcome(card: dict[str, Any]) -> str:
+    curve = card["curves"]["loss"]
+    loss = f"loss {curve[0]['loss']:.3f} to {curve[-1]['loss']:.3f}" if curve else "no loss"
+    checked = card["validation"]
+    accuracy = f", validation accuracy {checked['accuracy']:.3f}" if checked else ""
+    rate = card["tokens"] / max(card["seconds"], 1e-9)
+    return (
+        f"{loss}{accuracy}, {card['steps']} steps in {card['seconds']:.0f} s ({rate:,.0f} tokens/s)"
+    )
+
+
+def trainings_of(config: SweepConfig) -> list[Training]:
+    """Return the trainings that a sweep wants, of the models that are at hand.
+
+    Raises:
+        RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
+    """
+    examples = load_examples(data_source(config)).examples
+    facts, _ = facts_of(config)
+    return plan_trainings(config, facts, examples, absolute(config.run.store))
+
+
+def finetune(config: SweepConfig, console: Console) -> int:
+    """Train the adapters that a sweep wants and print where they are.
+
+    Raises:
+        RayxaiError: Nothing can be trained.
+    """
+    trainings = trainings_of(config)
+    if not trainings:
+        raise ConfigError(
+            "no model has an adapter `finetune: NAME` of an entry of `finetune`: there is nothing "
+            "to train"
+        )
+    failed = train_all(config, trainings, console)
+    table = Table("model", "adapter", "examples", "steps", "validation", "folder")
+    for training in trainings:
+        card = read_card(training.folder)
+        name = f"{training.model.label}/{training.model.precision}"
+        if card is None:
+            table.add_row(name, training.adapter, "–", "–", "–", "not trained")
+            continue
+        checked = card["validation"]
+        table.add_row(
+            name,
+            training.adapter,
+            str(card["data"]["trained_on"]),
+            str(card["kept_step"]),
+            f"{checked['accuracy']:.3f}" if checked else "–",
+            str(training.folder),
+        )
+    console.print(table)
+    return SOME_FAILED if failed else DONE
+
+
+def main() -> None:
+    """Run `rayxai finetune` with this process's arguments."""
+    from jobs.cli import app
+
+    app(["finetune", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Runs a command of the original: the sweep, its report, then the original's files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from analysis.load import RunTables
+from analysis.tables import build_tables
+from engine.adapter_section import BASE
+from jobs.legacy.sweeps import LegacyRun
+from jobs.runfolder import RunFolder
+from jobs.sweep import run_sweep
+
+Writer = Callable[[RunTables, dict[str, pl.DataFrame], Path, Path | None], list[Path]]
+"""Rows, tables, folder, adapter's folder -> files written."""
+
+
+def run_legacy(run: LegacyRun, write: Writer, console: Console) -> int:
+    """Run the sweep, or what is left of it, and write the original's files beside its report.
+
+    Returns:
+        The sweep's exit code.
+
+    Raises:
+        RayxaiError: Nothing could be done, or the sweep had to stop; the same call continues it.
+    """
+    if run.token is not None:
+        os.environ["HF_TOKEN"] = run.token  # where the hub's library looks, here and in hosts
+    outcome = run_sweep(run.sweep, console)
+    rows = RunTables.load(outcome.folder)
+    adapter = trained_adapter(RunFolder(outcome.folder).record)
+    for file in write(rows, build_tables(rows, run.sweep), run.output, adapter):
+        console.print(str(file), soft_wrap=True, markup=False)
+    return outcome.code
+
+
+def trained_adapter(record: dict[str, Any]) -> Path | None:
+    """Return the folder of the adapter that a run trained, or None."""
+    folders = [Path(a["path"]) for name, a in record.get("adapters", {}).items() if name != BASE]
+    return folders[0] if folders else None

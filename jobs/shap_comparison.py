@@ -1,0 +1,34 @@
+"""SHAP on any labelled texts, before and after LoRA fine-tuning.
+
+The flags and files of the original's `experiments_llama_3.2_1B.py`.
+
+`python -m jobs.shap_comparison --help` lists the flags; docs/legacy.md tells what is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from jobs.codes import guarded
+from jobs.legacy.flags import shap_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 2 some examples failed, 3 aborted."""
+    options = shap_parser().parse_args(arguments)
+
+    def action() -> int:
+        from analysis.legacy.files import write_shap_comparison
+        from jobs.legacy.run import run_legacy
+        from jobs.legacy.sweeps import shap_run
+
+        return run_legacy(shap_run(options), write_shap_comparison, Console(soft_wrap=True))
+
+    return guarded(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Which trainings a sweep wants, where their adapters lie, and which of them are done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from actors.adapter_files import read_adapter
+from actors.checkpoints import last_checkpoint
+from actors.trainer import CHECKPOINTS, read_card
+from actors.training_rows import encode
+from engine.adapter_section import WantedAdapter
+from engine.config import FinetuneConfig, ModelConfig, SweepConfig
+from engine.errors import ConfigError
+from engine.facts import AdapterFacts, Lost, ModelFacts
+from engine.finetune_settings import training_prompt
+from engine.labels import resolve_labels
+from engine.plan import build_template, model_key, naming
+from engine.tokens import load_tokenizer
+from engine.training import TrainingTask
+from engine.training_data import TrainingData, load_training_data
+from engine.types import Example
+from jobs.facts import model_path
+
+SAMPLE = 64
+"""Examples whose tokens are counted; the rest is scaled up from them."""
+
+
+_UNTRAINED = "untrained "
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """An adapter that a sweep wants to have trained.
+
+    Attributes:
+        model: The model that names it.
+        adapter: Its name in tables.
+        fingerprint: Of the task; names the folder.
+        folder: Where the adapter is, or will be.
+        task: What to train.
+    """
+
+    model: ModelConfig
+    adapter: str
+    fingerprint: str
+    folder: Path
+    task: TrainingTask
+
+    @property
+    def place(self) -> str:
+        """Model, precision and adapter, for people."""
+        return f"{model_key(self.model)} with {self.adapter}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the adapter is at hand, trained by whatever run."""
+        return read_card(self.folder) is not None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps, if early stopping doesn't end it."""
+        entry = self.task.entry
+        batches = math.ceil(len(self.task.data.train) / entry.batch_size)
+        return math.ceil(entry.epochs * math.ceil(batches / entry.gradient_accumulation))
+
+    @property
+    def step_done(self) -> int:
+        """The step at which it goes on, 0 where it begins."""
+        last = last_checkpoint(self.folder / CHECKPOINTS)
+        return 0 if last is None else int(last.state["global_step"])
+
+    def tokens(self) -> int:
+        """Return about how many tokens go through the model, validations not counted."""
+        task, examples = self.task, self.task.data.train
+        sample = examples[:: max(1, len(examples) // SAMPLE)][:SAMPLE]
+        rows = encode(sample, task.template, task.labels, task.tokenizer, task.max_tokens)
+        mean = sum(len(row.ids) for row in rows) / max(1, len(rows))
+        return int(mean * len(examples) * task.entry.epochs)
+
+
+def plan_trainings(
+    config: SweepConfig, facts: Mapping[str, ModelFacts], examples: Sequence[Example], store: Path
+) -> list[Training]:
+    """Return the trainings of all models at hand, done or not; two may have one folder.
+
+    Args:
+        config: The sweep.
+        facts: By model key.
+        examples: Of the sweep; none of their texts is trained on.
+        store: The sweep's store.
+
+    Raises:
+        ConfigError: The prompt doesn't fit a model.
+        DataError: Training data can't be read, or nothing is left of them.
+    """
+    entries = {entry.name: entry for entry in config.finetune}
+    loaded: dict[str, TrainingData] = {}
+    found = []
+    for model in config.models:
+        for wanted in config.wanted_adapters(model):
+            if wanted.finetune is None or model_key(model) not in facts:
+                continue
+            entry = entries[wanted.finetune]
+            if entry.name not in loaded:
+                loaded[entry.name] = load_training_data(config, entry, examples)
+            known = facts[model_key(model)]
+            task = _task(config, entry, model, wanted, known, loaded[entry.name])
+            name = task.fingerprint
+            found.append(Training(model, wanted.name, name, store / "adapters" / name, task))
+    return found
+
+
+def _task(
+    config: SweepConfig,
+    entry: FinetuneConfig,
+    model: ModelConfig,
+    wanted: WantedAdapter,
+    facts: ModelFacts,
+    data: TrainingData,
+) -> TrainingTask:
+    index, prompt = training_prompt(config, entry)
+    place = f"prompts.{index}" if len(config.prompts) > 1 else "prompt"
+    template = build_template(prompt, facts, entry.data.inputs, place)
+    with naming(f"{place}.labels"):
+        labels = resolve_labels(template, load_tokenizer(facts.tokenizer), prompt.labels)
+    if wanted.seed is None:
+        raise ConfigError(f"the adapter {wanted.name} has no training seed")
+    return TrainingTask(
+        model=model_path(model),
+        weights=facts.digest,
+        precision=model.precision,
+        tokenizer=facts.tokenizer,
+        max_tokens=min(entry.max_tokens or facts.max_tokens, facts.max_tokens),
+        template=template,
+        labels=labels,
+        data=data,
+        entry=entry,
+        seed=wanted.seed,
+        options=model.options,
+    )
+
+
+def with_trained(
+    facts: Mapping[str, ModelFacts],
+    trainings: Sequence[Training],
+    failed: Mapping[str, str] | None = None,
+) -> tuple[dict[str, ModelFacts], list[Lost]]:
+    """Return the facts with the adapters that are trained, and those that aren't.
+
+    Args:
+        facts: By model key.
+        trainings: All that the sweep wants.
+        failed: Fingerprint -> why it couldn't be trained. If None, what isn't trained yet counts as
+            if it were, with a digest that stands for it: so the plan is whole beforehand.
+    """
+    result, lost = dict(facts), []
+    for training in trainings:
+        if training.is_done:
+            files = read_adapter(str(training.folder))
+            adapter = AdapterFacts(files.digest, str(files.folder))
+        elif failed is None:
+            adapter = AdapterFacts(f"{_UNTRAINED}{training.fingerprint}", str(training.folder))
+        else:
+            why = failed.get(training.fingerprint, "it was not trained")
+            model = training.model
+            lost.append(Lost(model.label, model.precision, training.adapter, "not_trained", why))
+            continue
+        key = model_key(training.model)
+        known = result[key]
+        result[key] = replace(known, adapters={**known.adapters, training.adapter: adapter})
+    return result, lost
+
+
+def is_untrained(adapter: AdapterFacts | None) -> bool:
+    """Return whether the facts stand for an adapter that is still to be trained."""
+    return adapter is not None and adapter.digest.startswith(_UNTRAINED)

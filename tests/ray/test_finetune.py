@@ -1,0 +1,128 @@
+"""Training as Ray tasks: one failure leaves the others, and a kill of the whole is made good."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from actors.trainer import PROGRESS, read_card
+from analysis.load import RunTables
+from engine.config import parse_config
+from jobs.finetune import finetune, train_all, trainings_of
+from jobs.sweep import run_sweep
+from tests.models.trainings import raw_sweep, save_tiny, write_rows
+
+pytestmark = pytest.mark.models
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = Console(quiet=True)
+ENTRY = {"batch_size": 8, "learning_rate": 0.03, "rank": 8, "validation": 0.25}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "train.jsonl", 64)
+
+
+def sweep(model: Path, rows: Path, tmp_path: Path, **entry: Any) -> dict[str, Any]:
+    run = {"name": "t", "out": str(tmp_path / "run"), "store": str(tmp_path / "store")}
+    cluster = {"threads": 1, "num_cpus": 2}
+    return raw_sweep(model, rows, {**ENTRY, **entry}, run=run, cluster=cluster)
+
+
+@pytest.mark.usefixtures("local_ray")
+class TestTrainings:
+    def test_every_seed_is_trained_once(self, model: Path, rows: Path, tmp_path: Path) -> None:
+        config = parse_config(sweep(model, rows, tmp_path, epochs=4, seeds=[0, 1]))
+        assert finetune(config, QUIET) == 0
+        trainings = trainings_of(config)
+        cards = [read_card(training.folder) for training in trainings]
+        assert [card["seed"] for card in cards if card] == [0, 1]
+        assert all(card["validation"]["accuracy"] == 1.0 for card in cards if card)
+        before = [(t.folder / "card.json").stat().st_mtime_ns for t in trainings]
+        assert finetune(config, QUIET) == 0
+        assert [(t.folder / "card.json").stat().st_mtime_ns for t in trainings] == before
+
+    def test_one_that_fails_leaves_the_others(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        raw = sweep(model, rows, tmp_path, epochs=1)
+        bad = {"name": "bad", "data": str(rows), "learning_rate": 1e30, "warmup": 0}
+        raw["finetune"].append(bad)
+        raw["models"][0]["adapters"].insert(0, {"finetune": "bad"})
+        config = parse_config(raw)
+        trainings = {t.adapter: t for t in trainings_of(config)}
+        failed = train_all(config, list(trainings.values()), QUIET)
+        [(fingerprint, why)] = failed.items()
+        assert fingerprint == trainings["bad-seed0"].fingerprint
+        assert "diverged" in why
+        assert trainings["t-seed0"].is_done
+        assert finetune(config, QUIET) == 2
+
+    def test_a_sweep_goes_on_without_what_could_not_be_trained(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        raw = sweep(model, rows, tmp_path, learning_rate=1e30, warmup=0)
+        raw["data"] = {"path": str(rows), "limit": 3}
+        raw["metrics"] = {"faithfulness": False}
+        outcome = run_sweep(parse_config(raw), QUIET)
+        assert outcome.code == 2
+        loaded = RunTables.load(outcome.folder)
+        assert loaded.predictions["adapter"].to_list() == ["none"] * 3
+        [failure] = loaded.failures.to_dicts()
+        assert (failure["adapter"], failure["code"]) == ("t-seed0", "not_trained")
+        assert "diverged" in failure["message"]
+
+
+@pytest.fixture
+def process() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for each in started:
+        each.kill()
+
+
+def test_a_killed_job_goes_on_where_it_was(
+    model: Path, rows: Path, tmp_path: Path, process: list[subprocess.Popen[bytes]]
+) -> None:
+    """SIGKILL on the driver in training, then the same command."""
+    raw = sweep(model, rows, tmp_path, epochs=40, save_steps=5)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    command = [sys.executable, "-m", "jobs.finetune", str(file)]
+    quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process.append(subprocess.Popen(command, **quiet))
+    [training] = trainings_of(parse_config(raw))
+    deadline = time.monotonic() + 200
+    while training.step_done < 10:
+        assert process[0].poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.02)
+    os.kill(process[0].pid, signal.SIGKILL)
+    process[0].wait()
+    assert read_card(training.folder) is None
+
+    process.append(subprocess.Popen(command, **quiet))
+    said = process[1].communicate(timeout=250)[0].decode()
+    assert process[1].returncode == 0, said
+    assert "goes on at step" in said
+    card = read_card(training.folder)
+    assert card is not None
+    assert card["resumed_at"] >= 10
+    assert card["validation"]["accuracy"] == 1.0
+    assert not (training.folder / PROGRESS).exists()

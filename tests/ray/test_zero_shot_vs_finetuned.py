@@ -1,0 +1,126 @@
+"""One command trains, then explains with and without adapters; a kill costs little."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from actors.trainer import read_card
+from analysis.load import RunTables
+from engine.commits import committed
+from engine.config import parse_config
+from engine.errors import RunFolderError
+from jobs.finetune import trainings_of
+from tests.models.trainings import raw_sweep, save_tiny, write_rows
+
+pytestmark = pytest.mark.models
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = {"batch_size": 8, "learning_rate": 0.03, "rank": 8, "epochs": 12, "save_steps": 5}
+PIPES: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+Start = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> dict[str, Any]:
+    model = save_tiny(tmp_path / "tiny")
+    evaluated = write_rows(tmp_path / "dev.jsonl", 24, start=30)  # kept out of the training
+    return raw_sweep(
+        model,
+        write_rows(tmp_path / "train.jsonl", 88),
+        {**ENTRY, "seeds": [0, 1]},
+        run={"name": "t", "out": str(tmp_path / "run"), "store": str(tmp_path / "store")},
+        data={"path": str(evaluated), "explain_limit": 16},
+        explainers=["occlusion", {"name": "kernel_shap", "num_samples": 32}],
+        cluster={"threads": 1, "num_cpus": 2, "shard_size": 1, "commit_seconds": 0.2},
+    )
+
+
+@pytest.fixture
+def start(tmp_path: Path, raw: dict[str, Any]) -> Iterator[Start]:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-m", "jobs.sweep", str(file)], **PIPES))
+        return started[-1]
+
+    yield run
+    for each in started:
+        each.kill()
+
+
+def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not reached():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def rows_in(folder: Path) -> int:
+    try:
+        return sum(part.table == "attributions" for part in committed(folder))
+    except RunFolderError:  # not begun
+        return 0
+
+
+def test_a_run_killed_in_training_and_in_explaining(
+    raw: dict[str, Any], start: Start, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first, second = trainings_of(parse_config(raw))
+    kill_when(start(), lambda: first.step_done >= 10)
+    assert read_card(first.folder) is None
+
+    kill_when(start(), lambda: rows_in(run) >= 4)
+    assert read_card(first.folder) is not None
+    assert read_card(second.folder) is not None
+    made = [(t.folder / "card.json").stat().st_mtime_ns for t in (first, second)]
+    begun = rows_in(run)
+
+    last = start()
+    said = last.communicate(timeout=280)[0].decode()
+    assert last.returncode == 0, said
+    assert [(t.folder / "card.json").stat().st_mtime_ns for t in (first, second)] == made
+    assert begun >= 4
+    check(RunTables.load(run), run)
+
+
+def check(rows: RunTables, run: Path) -> None:
+    adapters = ["none", "t-seed0", "t-seed1"]
+    for adapter in adapters:
+        predicted = rows.predictions.filter(pl.col("adapter") == adapter)
+        assert len(predicted) == predicted["example"].n_unique() == 24
+    explained = {
+        adapter: set(rows.attributions.filter(pl.col("adapter") == adapter)["example"])
+        for adapter in adapters
+    }
+    assert len(explained["none"]) == 16
+    assert explained["none"] == explained["t-seed0"] == explained["t-seed1"]
+    assert len(rows.attributions) == 3 * 16 * 2
+    assert not len(rows.failures)
+    tuned = rows.predictions.filter(pl.col("adapter") != "none")
+    assert (tuned["gold"] == tuned["predicted"]).mean() > 0.95
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    [host] = record["hosts"].values()  # one copy of the model answered for all
+    assert host["hosts"] == 1
+    table = pl.read_parquet(run / "tables" / "comparison.parquet")
+    pairs = set(table.filter(pl.col("kind") == "adapter")["other_adapter"])
+    assert pairs == {"t-seed0", "t-seed1"}
+    noise = table.filter(pl.col("kind") == "training_seed")
+    assert set(noise["other_adapter"]) == {"t-seed1"}

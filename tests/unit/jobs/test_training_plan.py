@@ -1,0 +1,222 @@
+"""From a sweep to its trainings; the models are folders without weights worth the name."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig
+
+from actors.adapter_card import CARD
+from actors.checkpoints import STATE, folder_of, mark_complete
+from actors.trainer import CHECKPOINTS
+from engine.config import DataConfig, SweepConfig, parse_config
+from engine.data import load_examples
+from engine.errors import ConfigError, ModelError
+from engine.facts import ModelFacts
+from engine.plan import build_plan, data_source
+from engine.types import Example
+from jobs.estimate import print_plan
+from jobs.facts import facts_of
+from jobs.training_plan import Training, plan_trainings, with_trained
+from tests.unit.fake_sweep import examples_of, sweep
+
+
+def folder_of_model(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    if folder.exists():
+        return folder
+    folder.mkdir()
+    fields = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    LlamaConfig(vocab_size=300, max_position_embeddings=64, **fields).save_pretrained(folder)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.save(str(folder / "tokenizer.json"))
+    kind = '{"tokenizer_class": "PreTrainedTokenizerFast"}'
+    (folder / "tokenizer_config.json").write_text(kind, encoding="utf-8")
+    save_file({"a": np.zeros((3, 4), np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+EVALUATED = examples_of(["a fine film", "dull"], [1, 0])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def config_of(tmp_path: Path, *given: dict[str, Any], **entry: Any) -> SweepConfig:
+    rows = tmp_path / "train.jsonl"
+    if not rows.exists():
+        lines = [{"text": f"text number {i}", "label": i % 2} for i in range(50)]
+        lines.append({"text": "dull", "label": 0})
+        rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    adapters = ["none", {"finetune": "t"}]
+    given = given or ({"name": "m", "path": str(folder_of_model(tmp_path))},)
+    return sweep(
+        "occlusion",
+        models=[{"adapters": adapters, **model} for model in given],
+        finetune=[{"name": "t", "data": str(rows), "seeds": [0, 1], **entry}],
+    )
+
+
+def planned(
+    config: SweepConfig, store: Path, evaluated: Sequence[Example] = EVALUATED
+) -> tuple[dict[str, ModelFacts], list[Training]]:
+    facts, _ = facts_of(config)
+    return facts, plan_trainings(config, facts, evaluated, store)
+
+
+def finish(training: Training) -> None:
+    training.folder.mkdir(parents=True, exist_ok=True)
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["a"], "init_lora_weights": True}
+    (training.folder / "adapter_config.json").write_text(json.dumps(config))
+    layer = "base_model.model.a"
+    weights = {f"{layer}.lora_A.weight": np.ones((2, 4)), f"{layer}.lora_B.weight": np.ones((3, 2))}
+    save_file(weights, training.folder / "adapter_model.safetensors")
+    (training.folder / CARD).write_text("{}")
+
+
+def test_one_training_a_model_and_seed_in_a_folder_of_its_fingerprint(
+    tmp_path: Path, store: Path
+) -> None:
+    _, trainings = planned(config_of(tmp_path), store)
+    assert [t.adapter for t in trainings] == ["t-seed0", "t-seed1"]
+    assert [t.task.seed for t in trainings] == [0, 1]
+    for training in trainings:
+        assert training.folder == store / "adapters" / training.task.fingerprint
+        assert training.place == f"m/fp32 with {training.adapter}"
+        assert not training.is_done
+        assert len(training.task.data.train) == 50
+        assert training.task.data.left_out == {"evaluated": 1}
+
+
+def test_the_same_training_is_one_for_whoever_asks(tmp_path: Path, store: Path) -> None:
+    """Another name, and another model's entry of the same folder and precision."""
+    path = str(folder_of_model(tmp_path))
+    two = [{"name": "a", "path": path}, {"name": "b", "path": path}]
+    _, both = planned(config_of(tmp_path, *two), store)
+    assert len(both) == 4
+    assert len({t.folder for t in both}) == 2
+    _, other = planned(config_of(tmp_path, {"path": path, "precision": "bf16"}), store)
+    assert not {t.folder for t in other} & {t.folder for t in both}
+
+
+@pytest.mark.parametrize(
+    ("entry", "steps"),
+    [
+        ({}, 4),  # 50 examples in batches of 16
+        ({"epochs": 2}, 8),
+        ({"epochs": 0.5}, 2),
+        ({"batch_size": 8, "gradient_accumulation": 2}, 4),
+        ({"batch_size": 8, "gradient_accumulation": 4, "epochs": 3}, 6),
+        ({"validation": 0.2}, 3),
+    ],
+)
+def test_steps(tmp_path: Path, store: Path, entry: dict[str, Any], steps: int) -> None:
+    _, trainings = planned(config_of(tmp_path, **entry), store)
+    assert {t.steps for t in trainings} == {steps}
+
+
+def test_tokens_are_about_those_of_the_rows(tmp_path: Path, store: Path) -> None:
+    config = config_of(tmp_path, epochs=3)
+    _, [training, _] = planned(config, store)
+    rendered = [
+        f"Review: {example.fields['text']}\nSentiment:" for example in training.task.data.train
+    ]
+    labels = training.task.labels.token_ids
+    exact = sum(map(len, rendered)) + sum(
+        len(labels[example.label or 0]) for example in training.task.data.train
+    )
+    assert training.tokens() == pytest.approx(3 * exact, rel=0.02)
+
+
+class TestWhatIsThere:
+    def test_beforehand_the_plan_is_whole(self, tmp_path: Path, store: Path) -> None:
+        config = config_of(tmp_path)
+        facts, trainings = planned(config, store)
+        finish(trainings[1])
+        facts, lost = with_trained(facts, trainings)
+        assert lost == []
+        adapters = facts["m/fp32"].adapters
+        assert adapters["t-seed0"].digest == f"untrained {trainings[0].fingerprint}"
+        assert len(adapters["t-seed1"].digest) == 64
+        plan = build_plan(config, EVALUATED, facts, store)
+        names = [pair.context.factors["adapter"] for pair in plan.pairs.values()]
+        assert names == ["none", "t-seed0", "t-seed1"]
+
+    def test_what_failed_is_lost_and_the_others_go_on(self, tmp_path: Path, store: Path) -> None:
+        config = config_of(tmp_path)
+        facts, trainings = planned(config, store)
+        finish(trainings[1])
+        facts, lost = with_trained(facts, trainings, {trainings[0].fingerprint: "out of memory"})
+        assert [tuple(each) for each in lost] == [
+            ("m", "fp32", "t-seed0", "not_trained", "out of memory")
+        ]
+        plan = build_plan(config, EVALUATED, facts, store)
+        names = [pair.context.factors["adapter"] for pair in plan.pairs.values()]
+        assert names == ["none", "t-seed1"]
+
+    def test_a_card_without_its_adapter_is_told(self, tmp_path: Path, store: Path) -> None:
+        facts, trainings = planned(config_of(tmp_path), store)
+        finish(trainings[0])
+        (trainings[0].folder / "adapter_model.safetensors").unlink()
+        with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
+            with_trained(facts, trainings)
+
+    def test_where_a_training_goes_on(self, tmp_path: Path, store: Path) -> None:
+        _, [training, other] = planned(config_of(tmp_path), store)
+        checkpoints = training.folder / CHECKPOINTS
+        folder_of(checkpoints, 3).mkdir(parents=True)
+        (folder_of(checkpoints, 3) / STATE).write_text('{"global_step": 3}')
+        assert training.step_done == 0
+        mark_complete(checkpoints, 3)
+        assert training.step_done == 3
+        assert other.step_done == 0
+
+
+def test_the_plan_says_what_will_be_trained(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = config_of(tmp_path, seeds=[0, 1, 2])
+    path = config.finetune[0].data.path
+    config = config.model_copy(update={"data": DataConfig(path=path, limit=4)})
+    _, trainings = planned(config, tmp_path / "store", load_examples(data_source(config)).examples)
+    finish(trainings[0])
+    checkpoints = trainings[1].folder / CHECKPOINTS
+    folder_of(checkpoints, 2).mkdir(parents=True)
+    (folder_of(checkpoints, 2) / STATE).write_text('{"global_step": 2}')
+    mark_complete(checkpoints, 2)
+    out = io.StringIO()
+    print_plan(config, Console(file=out, width=200))
+    rows = {
+        cells[1]: cells[2:6]
+        for line in out.getvalue().splitlines()
+        if "with t-seed" in line and (cells := [c.strip() for c in line.split("│")])
+    }
+    assert {name: cells[:2] for name, cells in rows.items()} == {
+        f"m/fp32 with t-seed{seed}": ["47", "3"] for seed in range(3)
+    }
+    times = [cells[3] for cells in rows.values()]
+    assert times[0] == "trained"
+    assert times[1].endswith("2 steps done")
+    assert times[2].endswith(" s")
+    assert "m|fp32|t-seed2|review" in out.getvalue()
+
+
+def test_a_label_that_does_not_fit_the_prompt_is_refused(tmp_path: Path, store: Path) -> None:
+    config = config_of(tmp_path)
+    raw = config.model_dump(mode="json", by_alias=True)
+    raw["prompts"][0]["labels"] = {"negative": " a", "positive": " ab"}
+    with pytest.raises(ConfigError, match=r"prompt\.labels: the label 'negative' can't be told"):
+        planned(parse_config(raw), store)
