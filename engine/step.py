@@ -31,9 +31,10 @@ from engine.gradients import gradient_key, gradient_request, no_gradients
 from engine.masking import MaskedInputs
 from engine.pool import CoalitionPool, first_rows
 from engine.ragged import Ragged, concatenate, distinct, side_by_side
+from engine.results import UnitResult
 from engine.rows import failure_rows
 from engine.session import GENERATION, Session, sessions
-from engine.store import UnitResult, read_parts
+from engine.store import read_parts
 from engine.target import normalise
 from engine.tokens import load_tokenizer
 from engine.types import Example, FloatL

@@ -28,9 +28,10 @@ from engine.data import LoadedData, example_key, load_examples
 from engine.errors import ModelError, RunFolderError
 from engine.facts import Lost
 from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
+from engine.results import UnitResult, result_digest
 from engine.seeds import digest
 from engine.step import content_free_examples
-from engine.store import UnitResult, index_store, result_digest, write_units
+from engine.store import index_store, write_units
 from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import facts_of, host_spec
 from jobs.finetune import train_all, trainings_of

@@ -26,9 +26,10 @@ from engine.generations import (
     read_generation_request,
 )
 from engine.plan import Pair, Plan, build_plan, shard, with_stored
+from engine.results import UnitResult
 from engine.schema import ScoreTask
 from engine.step import run_in_process
-from engine.store import UnitResult, index_store, write_evaluations
+from engine.store import index_store, write_evaluations
 from engine.types import Example
 from jobs.estimate import count
 from jobs.facts import facts_of, host_spec

@@ -19,9 +19,9 @@ from engine.facts import ModelFacts
 from engine.generations import GenerationAnswer, generation_reply, read_generation_request
 from engine.plan import Pair, Plan, build_plan
 from engine.ragged import Ragged
+from engine.results import UnitResult
 from engine.schema import ScoreCost, score_reply, task_of
 from engine.step import run_in_process
-from engine.store import UnitResult
 from engine.target import LOG_FLOOR
 from engine.types import Example
 

@@ -15,8 +15,9 @@ from engine.answers import read_lookups
 from engine.commits import CommitLog
 from engine.context import Unit
 from engine.plan import Pair, shard, with_stored
+from engine.results import result_digest
 from engine.step import Round, failed_unit, run_in_process, step
-from engine.store import index_store, result_digest, write_evaluations
+from engine.store import index_store, write_evaluations
 from engine.target import normalise
 from engine.types import Example
 from tests.unit.fake_sweep import (
