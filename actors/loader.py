@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actors.memory_need import MemoryNeed, check_fits, memory_need
 from actors.offline import OfflineStatus, offline_models
 from actors.precision import FLOATS, loading, quantized_by, silence_bitsandbytes
-from actors.quantized import make_packable
+from actors.quantized import keep_packed, make_packable
 from actors.sources import ModelSource, resolve_model, weights_digest
 from engine.errors import ModelError, TooLargeError
 
@@ -126,7 +126,7 @@ def load_tokenizer_spec(source: ModelSource) -> TokenizerSpec:
 
 
 def load_model(
-    source: ModelSource, precision: str = "auto", device: str = "auto", double_quant: bool = True
+    source: ModelSource, precision: str = "fp32", device: str = "auto", double_quant: bool = True
 ) -> PreTrainedModel:
     """Load a causal language model for reading: evaluation mode, no gradients, no remote code.
 
@@ -183,6 +183,7 @@ def load_model(
             f"{source.name} can't be loaded as a causal model: {_in_a_line(error)}"
         ) from error
     make_packable(model)
+    keep_packed(model)
     loaded: PreTrainedModel = model
     return loaded
 

@@ -1,4 +1,4 @@
-"""4-bit layers where bitsandbytes' own CPU kernel lacks something: shapes, and a derivative.
+"""4-bit layers where bitsandbytes' own CPU kernel lacks something: shapes, a state, a derivative.
 
 On CPUs with AVX512-BF16 bitsandbytes lays a layer's weights out anew at its first pass without
 gradients, and multiplies by a kernel that autograd takes for a constant: gradients of 0, and no
@@ -38,6 +38,29 @@ def make_packable(model: Any) -> int:
             module.support_avx512bf16_for_cpu = False
             kept += 1
     return kept
+
+
+def keep_packed(model: Any) -> None:
+    """Let packed 4-bit layers stay as they are when they are asked for their state, in place.
+
+    bitsandbytes then lays the weights back for good: it quantizes nested scales anew, so that a
+    model differs a little after every `state_dict()`, and leaves plain scales transposed, so that
+    it is another model. Whoever saves an adapter or a checkpoint of a training asks for it.
+    """
+
+    def keeping(layer: Any, save: Any) -> Any:
+        def saved(*args: Any, **kwargs: Any) -> None:
+            data, state = layer.weight.data, copy.copy(layer.weight.quant_state)
+            try:
+                save(*args, **kwargs)
+            finally:
+                layer.weight.data, layer.weight.quant_state = data, state
+
+        return saved
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module._save_to_state_dict = keeping(module, module._save_to_state_dict)
 
 
 def make_differentiable(model: Any) -> int:

@@ -116,6 +116,12 @@ class VllmEngine:
         return int(self._config.model_config.max_model_len) - 1
 
     @property
+    def adapters_kept(self) -> int:
+        """Most adapters in memory, 0 where none is served."""
+        config = self._config.lora_config
+        return 0 if config is None else int(config.max_cpu_loras or config.max_loras)
+
+    @property
     def vocabulary(self) -> int:
         """Number of token ids."""
         return int(self._config.model_config.get_vocab_size())

@@ -95,6 +95,7 @@ class VllmBackend:
             numerics_text=numerics,
             max_tokens=engine.max_tokens,
             threads=torch.get_num_threads(),
+            adapters_kept=engine.adapters_kept,
         )
 
     def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:

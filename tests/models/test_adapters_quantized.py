@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.adapter_files import read_adapter
 from actors.adapters import AdapterPool
 from actors.backend import SequenceBatch
 from actors.batching import ScoreSequence
 from actors.gradients import GradientRunner
+from actors.loader import load_model, resolve_model
 from actors.mixed_batch import compare_adapters
 from actors.self_check import make_scorer, packing_checked, tolerance_of, vocabulary_size
 from engine.gradients import GradientAsk
@@ -24,16 +25,6 @@ from tests.models.lora import ATTENTION, WIDE, save_adapter
 from tests.models.tiny import LABELS, TEMPLATE, VOCABULARY, prompts
 
 pytestmark = pytest.mark.models
-
-QUANTIZED = {
-    "nf4": BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    ),
-    "int8": BitsAndBytesConfig(load_in_8bit=True),
-}
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, precision: str) -> Any:
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder / "base", dtype=torch.float32, quantization_config=QUANTIZED[precision]
-    )
-    return model.eval().requires_grad_(False)
+    return load_model(resolve_model(str(folder / "base")), precision, "cpu")
 
 
 class Scorers:
@@ -87,7 +75,7 @@ class Scorers:
         )
 
 
-@pytest.mark.parametrize("precision", list(QUANTIZED))
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
 def test_two_adapters_and_the_base_interleaved(folder: Path, precision: str) -> None:
     """Compared by the same route: on some CPUs 4-bit kernels round what goes into them, so that the
     routes themselves lie apart, with or without adapters."""

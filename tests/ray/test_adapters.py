@@ -96,6 +96,8 @@ class TestAdapters:
         for log in (cut.folder / "commits").glob("*.log"):  # as if it had ended in the middle
             lines = log.read_text().splitlines(keepends=True)
             log.write_text("".join(lines[: len(lines) // 2]))
+        for lease in (cut.folder / "commits").glob("*.lease"):
+            lease.unlink()
         left = set(read_commits(whole.folder)) - set(read_commits(cut.folder))
         assert left
         assert run(raw).code == 0
