@@ -40,7 +40,7 @@ class HostSpec:
 
     model: str
     backend: str = "transformers"
-    precision: str = "auto"
+    precision: str = "fp32"
     device: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)

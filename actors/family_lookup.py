@@ -78,7 +78,7 @@ class FamilyFound(NamedTuple):
     gated: bool
 
 
-def find_family(path: str, revision: str | None = None) -> FamilyFound:
+def find_family(path: str, revision: str | None = None, device: str = "cpu") -> FamilyFound:
     """Return what is known of a model: from its configuration, else from its name.
 
     The hub is asked for the configuration alone, a few kilobytes, once and without retries.
@@ -86,12 +86,13 @@ def find_family(path: str, revision: str | None = None) -> FamilyFound:
     Args:
         path: Hub id, local folder, or alias of an offline model.
         revision: Git revision on the hub.
+        device: Where it is to be, for the size of its weights.
     """
     known = known_model(path)
     gated = known is not None and known.gated
     try:
         config = find_config(path, revision)
-        facts = family_facts(config)
+        facts = family_facts(config, device)
     except ModelError as error:
         if known is None:
             return FamilyFound(path, None, None, (), None, None, str(error), gated)

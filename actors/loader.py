@@ -126,7 +126,7 @@ def load_tokenizer_spec(source: ModelSource) -> TokenizerSpec:
 
 
 def load_model(
-    source: ModelSource, precision: str = "auto", device: str = "auto", double_quant: bool = True
+    source: ModelSource, precision: str = "fp32", device: str = "auto", double_quant: bool = True
 ) -> PreTrainedModel:
     """Load a causal language model for reading: evaluation mode, no gradients, no remote code.
 

@@ -38,7 +38,7 @@ def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(path: str) -> str:
-    return "\n".join(lines_of(find_family(path)))
+    return "\n".join(lines_of(find_family(path), "cpu"))
 
 
 def test_the_known_models_are_those_of_the_original() -> None:
@@ -84,7 +84,7 @@ def test_a_configuration_at_hand_gives_sizes(tmp_path: Path) -> None:
     text = said(str(folder))
     assert f"{folder}: llama (LlamaForCausalLM, 134.5 M weights); LoRA on {LLAMA}; packed" in text
     # 106,168,320 weights in packed layers, 28,346,688 in the tied embedding and the norms
-    assert "weights alone, GB: fp32 0.54, 16 bit 0.27, int8 0.16, 4 bit 0.11" in text
+    assert "weights alone on cpu, GB: fp32 0.54, 16 bit 0.27, int8 0.22, 4 bit 0.17" in text
     assert "can't be had" not in text
 
 
