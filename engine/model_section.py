@@ -90,6 +90,11 @@ class ModelConfig(Section):
         return f"{name}#{self.replicate}" if self.replicate else name
 
     @property
+    def in_four_bits(self) -> bool:
+        """Whether its linear layers are quantized to 4 bits, the scales of which may be too."""
+        return self.precision in ("nf4", "fp4")
+
+    @property
     def is_fake(self) -> bool:
         """Whether an analytic model answers, without torch."""
         return self.path.startswith("fake:")
