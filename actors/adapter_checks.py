@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.errors import ModelError
 
@@ -15,8 +15,8 @@ PREFIX = "base_model.model."
 """What peft puts before the name of a module of the base."""
 
 _OWN_TENSOR = re.compile(
-    r"(?P<module>.+)\.lora_(?P<kind>A|B|embedding_A|embedding_B|magnitude_vector)"
-    r"(?P<rest>\.weight|\.bias)?"
+    r"(?P<module>.+)\.(?P<part>lora_(A|B|embedding_A|embedding_B|magnitude_vector))"
+    r"(\.(?P<field>weight|bias))?"
 )
 
 _REWRITE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -75,9 +75,9 @@ def check_tensors(config: Mapping[str, Any], tensors: Tensors) -> None:
     own = own_tensors(tensors)
     if not own:
         raise ModelError("its file holds no LoRA weights; train or save it again")
-    for module, kinds in own.items():
-        down, up = _pair(module, kinds)
-        rank = rank_of(config, module.removeprefix(PREFIX))
+    for module, parts in own.items():
+        down, up = _pair(module, parts)
+        rank = rank_of(config, module)
         for name, found in ((down, tensors[down][0]), (up, tensors[up][-1])):
             if found != rank:
                 raise ModelError(
@@ -106,18 +106,18 @@ def check_base(
     by_module = {name.removesuffix(".weight"): shape for name, shape in base.items()}
     own = own_tensors(tensors)
     found = 0
-    for module, kinds in own.items():
-        layer = _find(module.removeprefix(PREFIX), by_module)
+    for module, parts in own.items():
+        layer = _find(module, by_module)
         if layer is None:
             continue
         found += 1
         if len(by_module[layer]) != 2:
             continue
-        down, up = _pair(module, kinds)
+        down, up = _pair(module, parts)
         rows, columns = by_module[layer]  # [out, in] of a linear layer, [tokens, width] of a table
         got = (tensors[up][0], tensors[down][-1])
         wanted = (rows, columns)
-        if "embedding_A" in kinds or config.get("fan_in_fan_out"):
+        if "lora_embedding_A" in parts or config.get("fan_in_fan_out"):
             wanted = (columns, rows)
         if got != wanted:
             raise ModelError(
@@ -129,22 +129,42 @@ def check_base(
     inner = [module for module in own if re.search(r"\.\d+\.", module)]
     if inner and base and not found and not quantized:
         raise ModelError(
-            f"the base has none of its layers, such as {inner[0].removeprefix(PREFIX)}: it was "
+            f"the base has none of its layers, such as {inner[0]}: it was "
             f"trained on another base ({config.get('base_model_name_or_path')})"
         )
 
 
-def is_own(name: str) -> bool:
-    """Return whether a tensor is an adapter's own, and not one of the base beside it."""
-    return _OWN_TENSOR.fullmatch(name) is not None
+class OwnTensor(NamedTuple):
+    """Where a tensor of an adapter belongs.
+
+    Attributes:
+        module: The base's module that it is for.
+        part: Of peft's layer, such as `lora_A`.
+        field: `weight` or `bias`.
+    """
+
+    module: str
+    part: str
+    field: str
+
+
+def own_tensor(name: str) -> OwnTensor | None:
+    """Return where a stored tensor belongs, or None if it is the base's and not the adapter's."""
+    match = _OWN_TENSOR.fullmatch(name)
+    if match is None:
+        return None
+    return OwnTensor(
+        match["module"].removeprefix(PREFIX), match["part"], match["field"] or "weight"
+    )
 
 
 def own_tensors(tensors: Tensors) -> dict[str, dict[str, str]]:
-    """Return module -> kind of tensor -> its name, of an adapter's own tensors."""
+    """Return module -> part -> name of an adapter's own tensors, biases left out."""
     own: dict[str, dict[str, str]] = {}
     for name in tensors:
-        if (match := _OWN_TENSOR.fullmatch(name)) and match["rest"] != ".bias":
-            own.setdefault(match["module"], {})[match["kind"]] = name
+        place = own_tensor(name)
+        if place is not None and place.field == "weight":
+            own.setdefault(place.module, {})[place.part] = name
     return own
 
 
@@ -157,13 +177,13 @@ def rank_of(config: Mapping[str, Any], module: str) -> int:
     return int(config["r"])
 
 
-def _pair(module: str, kinds: Mapping[str, str]) -> tuple[str, str]:
+def _pair(module: str, parts: Mapping[str, str]) -> tuple[str, str]:
     """Return the names of the matrices towards and from the small dimension."""
-    for down, up in (("A", "B"), ("embedding_A", "embedding_B")):
-        if down in kinds and up in kinds:
-            return kinds[down], kinds[up]
+    for down, up in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
+        if down in parts and up in parts:
+            return parts[down], parts[up]
     raise ModelError(
-        f"it has only {sorted(kinds.values())} of {module}: its file is incomplete, save it again"
+        f"it has only {sorted(parts)} of {module}: its file is incomplete, save it again"
     )
 
 

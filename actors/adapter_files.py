@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actors.adapter_checks import Tensors, check_base, check_config, check_tensors, is_own
+from actors.adapter_checks import Tensors, check_base, check_config, check_tensors, own_tensor
 from actors.sources import file_digest, hub_snapshot
 from engine.errors import ModelError
 
@@ -36,7 +36,7 @@ class AdapterFiles(NamedTuple):
     @property
     def nbytes(self) -> int:
         """What it takes in a host's memory, where its weights are in single precision."""
-        return 4 * sum(math.prod(shape) for name, shape in self.tensors.items() if is_own(name))
+        return 4 * sum(math.prod(shape) for name, shape in self.tensors.items() if own_tensor(name))
 
 
 def read_adapter(path: str, base: str | None = None) -> AdapterFiles:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from actors.adapter_checks import PREFIX, is_own
+from actors.adapter_checks import PREFIX, own_tensor
 from actors.adapter_files import WEIGHTS, AdapterFiles
 from engine.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _NO_ADAPTER = "__base__"  # peft's name of the base in a mixed batch
@@ -51,7 +52,7 @@ class AdapterLayers:
             else:
                 self._peft.add_adapter(adapter, config, low_cpu_mem_usage=True)
             if config.use_dora:
-                wrapped = [w for w in self._wrappers() if adapter in w.lora_magnitude_vector]
+                wrapped = [w for _, w in self._wrappers() if adapter in w.lora_magnitude_vector]
                 self.unpacked |= {wrapper.get_base_layer() for wrapper in wrapped}
             self.delete(adapter)
 
@@ -61,34 +62,57 @@ class AdapterLayers:
         Raises:
             ModelError: The file and its configuration or the base don't belong together.
         """
-        from peft import LoraConfig, set_peft_model_state_dict
+        from peft import LoraConfig
         from safetensors.torch import load_file
 
         self.off()
         with _explained(files):
             stored = load_file(files.folder / WEIGHTS, device=str(self._model.device))
-            # in single precision, as peft keeps what it loads itself
-            own = {name: tensor.float() for name, tensor in stored.items() if is_own(name)}
             self._peft.add_adapter(adapter, _config(files, LoraConfig), low_cpu_mem_usage=True)
-            found: Any = set_peft_model_state_dict(
-                self._peft, own, adapter_name=adapter, low_cpu_mem_usage=True
-            )
-            # what the file lacks has no storage yet
-            empty = [n for n, p in self._peft.named_parameters() if adapter in n and p.is_meta]
+            try:
+                self._fill(stored, adapter)
+            except ValueError:
+                self.delete(adapter)
+                raise
         self._peft.eval()
         self.off()
-        if not empty and not found.unexpected_keys:
-            return
-        self.delete(adapter)
+
+    def _fill(self, stored: Mapping[str, torch.Tensor], adapter: str) -> None:
+        """Put an adapter's matrices into the wrappers.
+
+        Not by peft's own function: that asks the model for its state, upon which bitsandbytes
+        lays packed 4-bit layers back, and rounds the scales of a doubly quantized one again.
+
+        Raises:
+            ValueError: They don't fit.
+        """
+        from torch import nn
+
+        wrappers = dict(self._wrappers())
+        for name, tensor in stored.items():
+            place = own_tensor(name)
+            if place is None:
+                continue
+            slots = getattr(wrappers.get(place.module), place.part, {})
+            if adapter not in slots:
+                raise ValueError(f"it has {name}, for which there is no layer")
+            # in single precision, as peft keeps what it loads itself
+            value = nn.Parameter(tensor.float(), requires_grad=False)
+            slot = slots[adapter]
+            old = slot if isinstance(slot, nn.Parameter) else getattr(slot, place.field, None)
+            if old is None or old.shape != value.shape:
+                wanted = "none" if old is None else list(old.shape)
+                raise ValueError(f"{name} has the shape {list(value.shape)}, wanted is {wanted}")
+            if slot is old:
+                slots[adapter] = value
+            else:
+                setattr(slot, place.field, value)
+        # what the file lacks has no storage yet
+        empty = [n for n, p in self._peft.named_parameters() if adapter in n and p.is_meta]
         if empty:
-            what = f"lacks {empty[0].replace('.' + adapter, '')}, which its configuration names"
-        else:
-            what = f"has {found.unexpected_keys[0]}, for which the base or its configuration has no"
-            what += " layer"
-        raise ModelError(
-            f"adapter {str(files.folder)!r} {what}: its files don't belong together, or it was "
-            "trained on another base"
-        )
+            raise ValueError(
+                f"it lacks {empty[0].replace('.' + adapter, '')}, which its configuration names"
+            )
 
     def delete(self, adapter: str) -> None:
         """Let go of an adapter's matrices; all are off afterwards."""
@@ -121,7 +145,8 @@ class AdapterLayers:
 
         self._peft.base_model.enable_adapter_layers()
         handles = [
-            w.register_forward_pre_hook(name_rows, with_kwargs=True) for w in self._wrappers()
+            wrapper.register_forward_pre_hook(name_rows, with_kwargs=True)
+            for _, wrapper in self._wrappers()
         ]
         try:
             yield
@@ -130,10 +155,13 @@ class AdapterLayers:
                 handle.remove()
             self.off()
 
-    def _wrappers(self) -> list[Any]:
+    def _wrappers(self) -> Iterator[tuple[str, Any]]:
+        """Yield the wrappers with their names in the model."""
         from peft.tuners.lora import LoraLayer
 
-        return [module for module in self._model.modules() if isinstance(module, LoraLayer)]
+        for name, module in self._model.named_modules():
+            if isinstance(module, LoraLayer):
+                yield name, module
 
     def _refuse_other_tensors(self, files: AdapterFiles) -> None:
         """Refuse a file with tensors of a base that aren't this base's.
@@ -144,7 +172,7 @@ class AdapterLayers:
         import torch
         from safetensors import safe_open
 
-        others = [name for name in files.tensors if not is_own(name)]
+        others = [name for name in files.tensors if own_tensor(name) is None]
         if not others:
             return
         # whether wrapped already or not, here and where it was stored

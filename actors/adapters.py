@@ -58,7 +58,7 @@ class AdapterPool:
         self._most_bytes = most_bytes
         self._tolerance = tolerance
         self._files: dict[str, AdapterFiles] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, ModelError] = {}
         self._resident: dict[str, None] = {}  # the last used one is the last
         self._readings: dict[str, Reading] = {}
         self._on: str | None = BASE  # None: whatever is asked for is a switch
@@ -68,7 +68,7 @@ class AdapterPool:
             try:
                 self._files[digest] = self._wrap(digest, folder)
             except ModelError as error:  # its own units fail, not the host
-                self._refused[digest] = str(error)
+                self._refused[digest] = error
         self._layers.off()
 
     @property
@@ -83,8 +83,8 @@ class AdapterPool:
 
     def check(self, adapter: str) -> None:
         """Raise ModelError if an adapter can't be served."""
-        if adapter in self._refused:
-            raise ModelError(self._refused[adapter])
+        if refused := self._refused.get(adapter):
+            raise type(refused)(str(refused))
         if adapter != BASE and adapter not in self._files:
             raise ModelError(
                 f"this host was not told of the adapter {adapter[:12]}: start it with all that are "
@@ -193,8 +193,10 @@ class AdapterPool:
         if adapter != BASE:
             try:
                 self._verify_adapter(adapter, found, base)
-            except AdapterError:
+            except AdapterError as error:
                 self._drop(adapter)
+                if adapter not in self._readings:  # nor will its files read otherwise next time
+                    self._refused[adapter] = error
                 raise
         elif (apart := gap(found, base)) > SAME:
             raise AdapterError(

@@ -23,7 +23,7 @@ class HostSpec:
     Attributes:
         model: Local folder, hub id, alias of an offline model, or `fake:…`.
         backend: `transformers`, `vllm` or `fake`.
-        precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
+        precision: `fp32`, `fp16`, `bf16`, `nf4`, `fp4`, `int8`, or `auto`; see `actors.precision`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Threads of the model's CPU work; 0 leaves the library's own choice.
         options: Of the queue: `admit_tokens`, and `remember`, the number of answers kept for
@@ -33,15 +33,20 @@ class HostSpec:
             `adapter_bytes`, the most adapters in memory and the most bytes they take; of vLLM those
             of `actors.vllm_settings`; of the fake models their own.
         adapters: Digest of each LoRA adapter that may be asked for -> its folder.
+        double_quant: Quantize the scales of 4-bit weights too.
+        replicate: Other than 0: order what is scored together otherwise and cut it elsewhere, so
+            that answers differ by rounding alone.
     """
 
     model: str
     backend: str = "transformers"
-    precision: str = "auto"
+    precision: str = "fp32"
     device: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
+    double_quant: bool = True
+    replicate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class HostInfo:
         model: As the specification names it.
         weights: Digest of the weights.
         parameters: Number of parameters.
-        memory_bytes: Bytes of parameters and buffers.
+        memory_bytes: Bytes of parameters, buffers and the scales of quantized weights.
         load_seconds: From the start of loading until ready.
         device: `cpu`, `cuda:0`, …
         scorer: How labels are read, for example `gathered+prefix`.
@@ -61,6 +66,7 @@ class HostInfo:
         max_tokens: Longest sequence the model takes, or None where it has no bound.
         threads: Threads that the scorer's thread computes with on a CPU, as measured.
         adapters_kept: Most adapters in memory at a time; 0 where none is served.
+        precision: What the weights are in, `auto` decided; "" where that means nothing.
     """
 
     model: str
@@ -75,6 +81,7 @@ class HostInfo:
     max_tokens: int | None
     threads: int = 1
     adapters_kept: int = 0
+    precision: str = ""
 
 
 class HostStats(NamedTuple):

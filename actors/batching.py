@@ -99,3 +99,12 @@ def continuations(label_ids: Sequence[Ids]) -> list[Ids]:
 def tokens_to_run(length: int, conts: Sequence[Ids]) -> int:
     """Return the tokens a prompt of `length` takes with all its continuations."""
     return sum(length + len(ids) for ids in conts)
+
+
+def cut_elsewhere(tokens: int, replicate: int) -> int:
+    """Return the size of the batches by which a replicate of a model computes.
+
+    So much smaller that even a short text's prompts, which are one batch else, are cut: sums then
+    round otherwise. Each replicate has a size of its own; 0 is the model itself.
+    """
+    return tokens if replicate == 0 else max(tokens // (4 + 3 * replicate), 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from actors.memory_need import count_weights, weight_bytes
 from engine.errors import ModelError
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ _VLLM_NO_ADAPTERS = {
 _STATE_SPACE = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}
 """Families whose kernels read the matrix of `out_proj` themselves, past any wrapping of it."""
 
-BLOCK = 64
-"""Weights that share a scale in bitsandbytes' 4-bit formats."""
-NESTED_BLOCK = 256
-"""Scales that share a scale where they are quantized themselves (double quantization)."""
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "fp4")
+"""Those that sizes are told for."""
 
 
 class FamilyFacts(NamedTuple):
@@ -62,7 +61,7 @@ class FamilyFacts(NamedTuple):
         lora_targets: The projections that a LoRA on all linear layers wraps.
         packs: Whether prompts are packed into a trie; None where it is found out at load only.
         vllm_adapters: Whether vLLM serves LoRA adapters of the family; None where it isn't known.
-        memory: Precision -> bytes of the weights alone.
+        memory: Precision -> bytes of the weights alone on the device (`actors.memory_need`).
     """
 
     architecture: str
@@ -114,24 +113,29 @@ def lora_targets(config: Any, targets: Targets = "all-linear") -> tuple[str, ...
     return tuple(dict.fromkeys(_shortest(name, others) for name in order))
 
 
-def family_facts(config: Any) -> FamilyFacts:
+def family_facts(config: Any, device: str = "cpu") -> FamilyFacts:
     """Return the facts of a configuration.
+
+    Args:
+        config: A transformers configuration.
+        device: `cpu` or `cuda:N`: what isn't quantized takes 4 bytes a weight on a CPU, else 2.
 
     Raises:
         ModelError: transformers has no causal model of this family.
     """
     model = _skeleton(config)
     text = config.get_text_config(decoder=True)
+    count = count_weights(config)
     return FamilyFacts(
         architecture=type(model).__name__,
         model_type=config.model_type,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=count.total,
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         lora_targets=lora_targets(config),
         packs=packs(config),
         vllm_adapters=vllm_adapters(config.model_type),
-        memory=_weight_bytes(model),
+        memory={each: weight_bytes(count, each, device) for each in PRECISIONS},
     )
 
 
@@ -215,32 +219,3 @@ def _shortest(name: str, others: list[str]) -> str:
         if not any(other == end or other.endswith(f".{end}") for other in others):
             return end
     return name
-
-
-def _weight_bytes(model: Any) -> dict[str, int]:
-    """Return the bytes of a model's weights by precision.
-
-    bitsandbytes packs the linear layers but the output head; the rest stays in 16 bits, or in 32 on
-    a device that has no 16-bit products. An int8 layer has a scale of 4 bytes an output; of a 4-bit
-    layer 64 weights share a scale of 1 byte, 256 of these one of 4 (Dettmers et al. 2023, sec. 3).
-    """
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    packed = [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
-    ]
-    total = sum(p.numel() for p in model.parameters())
-    rest = total - sum(weight.numel() for weight in packed)
-    int8 = sum(weight.numel() + 4 * weight.shape[0] for weight in packed)
-    four = sum(_four_bit_bytes(weight.numel()) for weight in packed)
-    sizes = {"fp32": 4 * total, "bf16": 2 * total, "fp16": 2 * total}
-    return {**sizes, "int8": int8 + 2 * rest, "nf4": four + 2 * rest, "fp4": four + 2 * rest}
-
-
-def _four_bit_bytes(weights: int) -> int:
-    blocks = -(-weights // BLOCK)
-    return -(-weights // 2) + blocks + 4 * -(-blocks // NESTED_BLOCK)

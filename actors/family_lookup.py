@@ -14,8 +14,10 @@ from actors.families import (
     vllm_adapters,
 )
 from actors.offline import converted, find_gguf, offline_model
-from actors.sources import HUB_SECONDS
+from actors.sources import hub_snapshot
 from engine.errors import ModelError
+
+CONFIG = "config.json"
 
 
 class KnownModel(NamedTuple):
@@ -78,7 +80,7 @@ class FamilyFound(NamedTuple):
     gated: bool
 
 
-def find_family(path: str, revision: str | None = None) -> FamilyFound:
+def find_family(path: str, revision: str | None = None, device: str = "cpu") -> FamilyFound:
     """Return what is known of a model: from its configuration, else from its name.
 
     The hub is asked for the configuration alone, a few kilobytes, once and without retries.
@@ -86,12 +88,13 @@ def find_family(path: str, revision: str | None = None) -> FamilyFound:
     Args:
         path: Hub id, local folder, or alias of an offline model.
         revision: Git revision on the hub.
+        device: Where it is to be, for the size of its weights.
     """
     known = known_model(path)
     gated = known is not None and known.gated
     try:
         config = find_config(path, revision)
-        facts = family_facts(config)
+        facts = family_facts(config, device)
     except ModelError as error:
         if known is None:
             return FamilyFound(path, None, None, (), None, None, str(error), gated)
@@ -150,20 +153,9 @@ def _folder(path: str, revision: str | None) -> Path:
         return converted(offline)
     if path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise ModelError(f"no folder {path}, and not a hub id (owner/name)")
-    import huggingface_hub as hub
-
-    cached = hub.try_to_load_from_cache(path, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return Path(cached).parent
-    if hub.constants.is_offline_mode():
-        raise ModelError("not in the hub's cache, and HF_HUB_OFFLINE is set")
-    try:
-        # one request first, no retries: a fetch retries for minutes where there is no network
-        hub.HfApi().model_info(path, revision=revision, timeout=HUB_SECONDS)
-        return Path(hub.hf_hub_download(path, "config.json", revision=revision)).parent
-    except Exception as error:  # the network libraries' errors share no class
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(
-            f"not in the hub's cache, and the hub can't deliver it ({type(error).__name__}: "
-            f"{reason})"
-        ) from error
+    tried: list[str] = []
+    name = f"{path}@{revision}" if revision else path
+    snapshot = hub_snapshot(name, tried, lambda f: (f / CONFIG).is_file(), [CONFIG])
+    if snapshot is None:
+        raise ModelError("; ".join(tried))
+    return snapshot

@@ -23,10 +23,11 @@ from actors.backend import (
     SwapCounts,
     digest_text,
 )
-from actors.batching import Ids, ScoreSequence
+from actors.batching import Ids, ScoreSequence, cut_elsewhere
 from actors.bucketed import BatchScores, score_in_buckets
 from actors.loader import load_model, model_window, resolve_model
 from actors.out_of_memory import fitting
+from actors.precision import FLOATS, QUANTIZED, footprint, precision_of
 from actors.prompt_errors import prompt_errors
 from actors.self_check import (
     make_scorer,
@@ -125,13 +126,15 @@ class TransformersBackend:
             # of the calling thread: OpenMP would otherwise follow the OMP_NUM_THREADS that Ray sets
             torch.set_num_threads(self._spec.threads)
         source = resolve_model(self._spec.model)
-        self.model = model = load_model(source, self._spec.precision, self._spec.device)
+        self.model = model = load_model(
+            source, self._spec.precision, self._spec.device, self._spec.double_quant
+        )
         if model.device.type == "cpu":
             keep_freed_memory()
         if model.device.type == "cuda" and "batch_tokens" not in self._spec.options:
             self.batch_tokens = GPU_BATCH_TOKENS
+        self.batch_tokens = cut_elsewhere(self.batch_tokens, self._spec.replicate)
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))
-        parameters, memory = model.num_parameters(), _bytes(model)
         self._vocabulary = vocabulary_size(model)
         if self._spec.adapters:
             # before anything that keeps hold of the layers which it wraps
@@ -144,13 +147,16 @@ class TransformersBackend:
                 tolerance_of(model),
             )
         self._scorer, scorer = make_scorer(model, kept)
+        # now that quantized layers have had their first pass, at which some are laid out anew, and
+        # before others are put into a layout whose bytes can't be counted
+        parameters, memory = model.num_parameters(), footprint(model)
         unpacked = self.adapters.unpacked if self.adapters else ()
         wanted = self._spec.options.get("prepack", True)
         if wanted and prepack_checked(model, self._scorer, unpacked):
             scorer = f"{scorer}+prepacked"
         self._takes_positions = self._scorer.takes_positions
         if self._spec.options.get("packing", True):
-            packed = packing_checked(model, self._scorer.reading, kept)
+            packed = packing_checked(model, self._scorer.reading, kept, self._spec.replicate)
             if packed is not None:
                 self._packed, self._packed_up_to = packed
                 scorer = f"packed+{self._packed.route}+{scorer}"
@@ -171,6 +177,7 @@ class TransformersBackend:
             max_tokens=self._max_tokens,
             threads=torch.get_num_threads(),
             adapters_kept=self._adapters_kept if self.adapters else 0,
+            precision=precision_of(model),
         )
 
     def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:
@@ -304,11 +311,6 @@ def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:
     )
 
 
-def _bytes(model: PreTrainedModel) -> int:
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
 def _numerics(model: PreTrainedModel, scorer: str) -> str:
     """Return what makes results differ in the last bits, for people."""
     import torch
@@ -319,6 +321,13 @@ def _numerics(model: PreTrainedModel, scorer: str) -> str:
     else:
         kind = f"{model.device.type} {torch.backends.cpu.get_cpu_capability()}"
     dtype = str(model.dtype).removeprefix("torch.")
+    precision = precision_of(model)
+    if precision in QUANTIZED:
+        import bitsandbytes
+
+        dtype = f"{precision} and {dtype}; bitsandbytes {bitsandbytes.__version__}"
+    elif precision not in FLOATS:
+        dtype = f"{precision} and {dtype}"
     attention = model.config._attn_implementation
     return (
         f"{dtype}; {kind}; {attention}; {scorer}; torch {torch.__version__}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -78,13 +78,16 @@ def read_states(
     A plain single-precision output matrix on a CPU is multiplied by parts of the vocabulary, so
     that logits are summed up while they are in the cache, and by oneDNN: it needs no second layout
     of so tall a matrix, which most models share with their embeddings.
+
+    Logits in bf16 lie 1/8 apart at their usual size, further than most words move them. So the
+    tokens' own are computed in single precision, and stand in for the rounded ones in the sum too.
     """
     import torch
     from torch.nn import functional
 
     product = product_of(head)
     if product is None or not len(states):
-        return reduce_logits(head_logits(head, states), tokens)
+        return reduce_logits(_with_exact(head, states, tokens), tokens)
     columns = max(1, _CACHED_LOGITS // len(states))
     parts = [
         product(states, start, start + columns).logsumexp(dim=-1)
@@ -94,6 +97,24 @@ def read_states(
     offset = None if head.bias is None else head.bias[tokens]
     picked = functional.linear(states, head.weight[tokens], offset) - total[:, None]
     return total.numpy(), picked.numpy()
+
+
+def _with_exact(head: Any, states: torch.Tensor, tokens: list[int]) -> Iterator[torch.Tensor]:
+    import torch
+    from torch.nn import Linear, functional
+
+    if type(head) is not Linear or head.weight.dtype not in (torch.float16, torch.bfloat16):
+        yield from head_logits(head, states)
+        return
+    columns = torch.tensor(tokens, dtype=torch.int64, device=states.device)
+    weight = head.weight.index_select(0, columns).float()
+    offset = None if head.bias is None else head.bias.index_select(0, columns).float()
+    start = 0
+    for part in head_logits(head, states):
+        stop = start + len(part)
+        exact = functional.linear(states[start:stop].float(), weight, offset)
+        yield part.float().index_copy_(1, columns, exact)
+        start = stop
 
 
 def head_logits(head: Any, states: torch.Tensor) -> Iterable[torch.Tensor]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.batching import Ids, ScoreSequence
 from actors.bucketed import BatchScores
 from actors.label_reads import (
     Reading,
     ReadPlan,
-    head_logits,
     label_sums,
     output_matrix,
     read_plan,
+    read_states,
     reduce_logits,
 )
 from actors.prefix_cache import PrefixCache
@@ -79,7 +80,7 @@ class LabelScorer:
             start = prefix if past is not None else 0
             rows = self._rows(sequences, plan.continuations, start, past)
             index, position = _places(sequences, plan, start, self._model.device)
-            log_z, picked = reduce_logits(self._logits(rows, index, position), plan.tokens)
+            log_z, picked = self._read(rows, index, position, plan.tokens)
         computed += int(rows["input_ids"].numel())
         shape = (len(sequences), len(plan.slots))
         return (
@@ -115,20 +116,25 @@ class LabelScorer:
             inputs["position_ids"] = positions.expand(len(rows), -1)
         return inputs
 
-    def _logits(
-        self, inputs: dict[str, Any], index: torch.Tensor, position: torch.Tensor
-    ) -> Iterator[torch.Tensor]:
-        """Yield the logits [N, V] at N places, in parts of bounded size."""
+    def _read(
+        self,
+        inputs: dict[str, Any],
+        index: torch.Tensor,
+        position: torch.Tensor,
+        tokens: list[int],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return log Z [N] and the log-probabilities of `tokens` [N, U] at N places."""
         import torch
 
         if self.reading == "gathered":
             states = self._model.base_model(**inputs).last_hidden_state[index, position]
-            yield from head_logits(self._head, states)
-        elif self.reading == "kept":
+            return read_states(self._head, states, tokens)
+        if self.reading == "kept":
             kept, at = torch.unique(position, return_inverse=True)
-            yield self._model(**inputs, logits_to_keep=kept).logits[index, at]
+            logits = self._model(**inputs, logits_to_keep=kept).logits[index, at]
         else:
-            yield self._model(**inputs).logits[index, position]
+            logits = self._model(**inputs).logits[index, position]
+        return reduce_logits([logits], tokens)
 
 
 def _places(

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from actors.memory_need import MemoryNeed, check_fits, memory_need
 from actors.offline import OfflineStatus, offline_models
+from actors.precision import FLOATS, loading, quantized_by, silence_bitsandbytes
+from actors.quantized import keep_packed, make_packable
 from actors.sources import ModelSource, resolve_model, weights_digest
-from engine.errors import ModelError
+from engine.errors import ModelError, TooLargeError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -123,42 +126,87 @@ def load_tokenizer_spec(source: ModelSource) -> TokenizerSpec:
 
 
 def load_model(
-    source: ModelSource, precision: str = "auto", device: str = "auto"
+    source: ModelSource, precision: str = "fp32", device: str = "auto", double_quant: bool = True
 ) -> PreTrainedModel:
     """Load a causal language model for reading: evaluation mode, no gradients, no remote code.
 
     Args:
         source: From `resolve_model`.
-        precision: `fp32`, `fp16`, `bf16`, or `auto`: fp32 on a CPU, the checkpoint's own on a GPU.
+        precision: `fp32`, `fp16`, `bf16`; `nf4`, `fp4`, `int8` (bitsandbytes, on CPUs too); or
+            `auto`: the device's best, or the checkpoint's own where it is quantized already.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        double_quant: Quantize the scales of 4-bit weights too.
 
     Raises:
-        ModelError: It can't be loaded, or the device isn't there.
+        ModelError: It can't be loaded or is too large, or the device isn't there.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = choose_device(device)
+    silence_bitsandbytes()
+    need = need_of(source, precision, where, double_quant)
     try:
         config = AutoConfig.from_pretrained(source.location, **_LOCAL)
-        dtype = _dtype(precision, where, getattr(config, "dtype", None))
+        how = loading(precision, where, quantized_by(config), double_quant)
+    except ModelError as error:
+        raise ModelError(f"{source.name}: {error}") from error
+    check_fits(source.name, need, where)
+    quantized = need.precision not in FLOATS
+    # quantized layers are made while they load, and may not be moved afterwards
+    extra: dict[str, Any] = {"device_map": {"": where}} if quantized else {}
+    if how.quantization is not None:
+        extra["quantization_config"] = how.quantization
+    try:
         with _quiet():
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source.location,
-                dtype=dtype,
+                dtype=how.dtype,
                 attn_implementation=attention_of(config),
+                **extra,
                 **_LOCAL,
             )
-        model.to(where).eval().requires_grad_(False)
+        if not quantized:
+            model.to(where)
+        model.eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{source.name} doesn't fit into the memory of {where}: use precision bf16 or a larger "
-            "device"
+        raise TooLargeError(
+            f"{source.name} doesn't fit into what {where} has free: use a smaller precision (nf4) "
+            "or a larger device"
         ) from error
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{source.name} can't be loaded as a causal model: {error}") from error
+    except ImportError as error:
+        raise ModelError(
+            f"{source.name} needs a package that isn't installed: {_in_a_line(error)}"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{source.name} can't be loaded as a causal model: {_in_a_line(error)}"
+        ) from error
+    make_packable(model)
+    keep_packed(model)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def need_of(
+    source: ModelSource, precision: str, device: str, double_quant: bool = True
+) -> MemoryNeed:
+    """Return what a model will take on a device.
+
+    Raises:
+        ModelError: It is no causal model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source.location, **_LOCAL)
+        return memory_need(config, source.location, precision, device, double_quant)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"{source.name} is no causal model: {_in_a_line(error)}") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def attention_of(config: Any) -> str | None:
@@ -195,19 +243,6 @@ def model_window(config: Any) -> int | None:
     text = config.get_text_config(decoder=True)
     window = getattr(text, "max_position_embeddings", None)
     return int(window) if window and window > 0 else None
-
-
-def _dtype(precision: str, device: str, own: Any) -> Any:
-    import torch
-
-    named = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision in named:
-        return named[precision]
-    if precision != "auto":
-        raise ValueError(f"unknown precision {precision!r}: use {', '.join(named)} or auto")
-    if device == "cpu" or own not in (torch.float16, torch.bfloat16):
-        return torch.float32
-    return own if own != torch.bfloat16 or torch.cuda.is_bf16_supported() else torch.float16
 
 
 @contextlib.contextmanager

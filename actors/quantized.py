@@ -1,4 +1,4 @@
-"""A derivative for 4-bit layers where bitsandbytes' own CPU kernel has none.
+"""4-bit layers where bitsandbytes' own CPU kernel lacks something: shapes, a state, a derivative.
 
 On CPUs with AVX512-BF16 bitsandbytes lays a layer's weights out anew at its first pass without
 gradients, and multiplies by a kernel that autograd takes for a constant: gradients of 0, and no
@@ -12,6 +12,55 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
+
+
+_ROWS = 32
+"""Rows of a weight that the kernel's layout takes at a time."""
+
+
+def make_packable(model: Any) -> int:
+    """Keep 4-bit layers from the CPU's own layout whose shape it doesn't take, in place.
+
+    It asks for a multiple of 32 outputs and for inputs that are whole blocks of one scale, and an
+    assertion fails at the first pass where they aren't. Without it a layer's weight is dequantized
+    for every product.
+
+    Returns:
+        The number of layers kept from it.
+    """
+    kept = 0
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is None or not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        rows, columns = state.shape
+        if rows % _ROWS or columns % state.blocksize:
+            module.support_avx512bf16_for_cpu = False
+            kept += 1
+    return kept
+
+
+def keep_packed(model: Any) -> None:
+    """Let packed 4-bit layers stay as they are when they are asked for their state, in place.
+
+    bitsandbytes then lays the weights back for good: it quantizes nested scales anew, so that a
+    model differs a little after every `state_dict()`, and leaves plain scales transposed, so that
+    it is another model. Whoever saves an adapter or a checkpoint of a training asks for it.
+    """
+
+    def keeping(layer: Any, save: Any) -> Any:
+        def saved(*args: Any, **kwargs: Any) -> None:
+            data, state = layer.weight.data, copy.copy(layer.weight.quant_state)
+            try:
+                save(*args, **kwargs)
+            finally:
+                layer.weight.data, layer.weight.quant_state = data, state
+
+        return saved
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module._save_to_state_dict = keeping(module, module._save_to_state_dict)
 
 
 def make_differentiable(model: Any) -> int:

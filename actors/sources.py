@@ -137,9 +137,26 @@ def hub_snapshot(
         patterns = files or [*_HUB_FILES, _SAFETENSORS if new else _OLD_WEIGHTS]
         return Path(hub.snapshot_download(**where, allow_patterns=list(patterns)))
     except Exception as error:  # the network libraries' errors share no class; all are told
-        reason = (str(error).strip().splitlines() or [""])[0]
-        tried.append(f"the hub can't deliver it ({type(error).__name__}: {reason})")
+        tried.append(_why_not(repo, error))
         return None
+
+
+def _why_not(repo: str, error: Exception) -> str:
+    """Return why the hub doesn't deliver, without the token that the request had."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import GatedRepoError
+
+    token = hub.get_token()
+    if isinstance(error, GatedRepoError):
+        given = "the token in HF_TOKEN has no access" if token else "no token was given"
+        return (
+            f"the model is gated and {given}: accept its terms at https://huggingface.co/{repo}, "
+            "then set HF_TOKEN to a token of that account"
+        )
+    reason = (str(error).strip().splitlines() or [""])[0]
+    if token:
+        reason = reason.replace(token, "***")
+    return f"the hub can't deliver it ({type(error).__name__}: {reason})"
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from actors.adapter_files import AdapterFiles
 from actors.adapter_support import adapter_rank
+from actors.backend import SwapCounts
 from actors.vllm_settings import engine_arguments, set_environment
-from engine.errors import ModelError
+from engine.errors import AdapterError, ModelError
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -106,11 +108,18 @@ class VllmEngine:
         self._base_canary: npt.NDArray[np.float64] | None = None
         self._canaries: dict[str, npt.NDArray[np.float64]] = {}
         self._last = ""
+        self.swaps = SwapCounts()
 
     @property
     def max_tokens(self) -> int:
         """Longest prompt; vLLM keeps room for the one token that it makes."""
         return int(self._config.model_config.max_model_len) - 1
+
+    @property
+    def adapters_kept(self) -> int:
+        """Most adapters in memory, 0 where none is served."""
+        config = self._config.lora_config
+        return 0 if config is None else int(config.max_cpu_loras or config.max_loras)
 
     @property
     def vocabulary(self) -> int:
@@ -204,19 +213,23 @@ class VllmEngine:
         base's, and later ones have to be the first again.
 
         Raises:
-            ModelError: There is no such adapter, vLLM can't load it, or its canary says that it is
-                not what answers.
+            ModelError: There is no such adapter, or vLLM can't load it.
+            AdapterError: Its canary says that it is not what answers.
         """
         if adapter and adapter not in self._adapters:
             raise ModelError(f"this host has no adapter {adapter}: it wasn't there at planning")
         if adapter == self._last:
             return
+        started = time.perf_counter()
+        loads = int(bool(adapter) and adapter not in self._canaries)
         if adapter:
             if self._base_canary is None:
                 self._base_canary = self._read_canary("")
             self._load(adapter)
             self._compare(adapter, self._base_canary)
         self._last = adapter
+        seconds = self.swaps.swap_seconds + time.perf_counter() - started
+        self.swaps = SwapCounts(self.swaps.swaps + 1, seconds, self.swaps.adapter_loads + loads)
 
     def _load(self, adapter: str) -> None:
         try:
@@ -232,13 +245,13 @@ class VllmEngine:
         first = self._canaries.get(adapter)
         if first is None:
             if np.array_equal(found, base):
-                raise ModelError(
+                raise AdapterError(
                     f"the adapter {folder} has no effect: a canary prompt reads as under the base. "
                     "It is untrained, or of another model"
                 )
             self._canaries[adapter] = found
         elif np.abs(found - first).max() > 0.1 * np.abs(first - base).max():
-            raise ModelError(
+            raise AdapterError(
                 f"the adapter {folder} doesn't answer as at first: a canary prompt is "
                 f"{np.abs(found - first).max():.2g} away, where the adapter's whole effect is "
                 f"{np.abs(first - base).max():.2g}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from actors.adapter_files import read_adapter
 from actors.adapter_support import vllm_refusal
-from actors.backend import HostInfo, HostSpec, Scores, SequenceBatch, digest_text
+from actors.backend import HostInfo, HostSpec, Scores, SequenceBatch, SwapCounts, digest_text
 from actors.checkpoint import stored_bytes, stored_parameters
 from actors.label_tree import label_tree
 from actors.loader import resolve_model
@@ -95,6 +95,7 @@ class VllmBackend:
             numerics_text=numerics,
             max_tokens=engine.max_tokens,
             threads=torch.get_num_threads(),
+            adapters_kept=engine.adapters_kept,
         )
 
     def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:
@@ -153,6 +154,10 @@ class VllmBackend:
             build_trie(Ragged.of(rows)).n_nodes,
             len(prompts),
         )
+
+    def swap_counts(self) -> SwapCounts:
+        """Return what switching adapters cost so far; loads are first ones, vLLM keeps its own."""
+        return SwapCounts() if self._engine is None else self._engine.swaps
 
     def generate(self, ask: GenerationAsk, task: ScoreTask) -> GenerationAnswer:
         """Return the model's greedy continuation of one prompt.

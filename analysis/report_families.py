@@ -39,7 +39,7 @@ def _grid(caption: str, rows: Sequence[Row], over: str) -> Grid:
     lines: dict[tuple[str, ...], dict[str, Cell]] = {}
     columns: dict[str, None] = {}
     for row in rows:
-        column = words_of(row[over]) if over else _heading(row)
+        column = str(row[over]) if over else _heading(row)
         columns[column] = None
         line = lines.setdefault(tuple(str(row.get(key) or "none") for key in keys), {})
         line[column] = cell_of(row)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from engine.generations import Generations
 from engine.gradients import Gradients
 from engine.pool import CoalitionPool, keys, pack, unpack
+from engine.ragged import one_chunk
 from engine.seeds import digest
 from engine.types import BoolCF, Feature, FloatCL
 
@@ -77,22 +78,23 @@ def lookups_table(asks: Sequence[Lookup]) -> pa.Table:
 
 def read_lookups(table: pa.Table) -> Iterator[Lookup]:
     """Yield the rows of a table of `LOOKUPS`."""
-    arrays = zip(*(list_rows(table, name) for name in ("sequence", "tokens", "fresh")), strict=True)
-    names = table.select(["example", "space", "consumer"]).to_pylist()
-    bits = coalition_rows(table)
-    for name, coalitions, (sequence, tokens, fresh) in zip(names, bits, arrays, strict=True):
-        yield Lookup(
-            name["example"], name["space"], coalitions, sequence, tokens, fresh, name["consumer"]
-        )
-
-
-def coalition_rows(table: pa.Table) -> Iterator[BoolCF]:
-    """Yield the unpacked `coalitions` [C, F] of each row; its C is the length of `tokens`."""
-    packed, n_features, counts = (
-        table.column("coalitions").to_pylist(),
-        table.column("n_features").to_pylist(),
-        (len(row) for row in list_rows(table, "tokens")),
+    sequence, tokens, fresh = (list_rows(table, name) for name in ("sequence", "tokens", "fresh"))
+    example, space, consumer = (
+        table.column(name).to_pylist() for name in ("example", "space", "consumer")
     )
+    bits = coalition_rows(table, map(len, tokens))
+    columns = (example, space, bits, sequence, tokens, fresh, consumer)
+    yield from map(Lookup._make, zip(*columns, strict=True))
+
+
+def coalition_rows(table: pa.Table, counts: Iterable[int]) -> Iterator[BoolCF]:
+    """Yield the unpacked `coalitions` [C, F] of each row.
+
+    Args:
+        table: Has the columns `coalitions` and `n_features`.
+        counts: C of each row.
+    """
+    packed, n_features = (table.column(n).to_pylist() for n in ("coalitions", "n_features"))
     for data, width, count in zip(packed, n_features, counts, strict=True):
         bits = np.frombuffer(data, np.uint8).reshape(count, (width + 7) // 8)
         yield unpack(bits, width)
@@ -100,14 +102,16 @@ def coalition_rows(table: pa.Table) -> Iterator[BoolCF]:
 
 def list_column(rows: Sequence[npt.NDArray[Any]], kind: npt.DTypeLike) -> pa.ListArray:
     """Return arrays as a list column, without a Python object a value."""
-    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
-    flat = np.concatenate([np.zeros(0, dtype=kind), *rows]).astype(kind, copy=False)
+    offsets = np.array([0, *itertools.accumulate(map(len, rows))], dtype=np.int32)
+    # most columns have one row
+    joined = rows[0] if len(rows) == 1 else np.concatenate([np.zeros(0, dtype=kind), *rows])
+    flat = joined.astype(kind, copy=False)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
 
 
 def list_rows(table: pa.Table, name: str) -> list[npt.NDArray[Any]]:
     """Return the rows of a list column without nulls as arrays."""
-    column = table.column(name).combine_chunks()
+    column = one_chunk(table.column(name))
     offsets = column.offsets.to_numpy()
     values = column.values.to_numpy(zero_copy_only=False)
     return [values[start:end] for start, end in itertools.pairwise(offsets.tolist())]
@@ -173,9 +177,10 @@ class Answers:
         names = zip(
             rows.column("example").to_pylist(), rows.column("space").to_pylist(), strict=True
         )
-        arrays = zip(*(list_rows(rows, n) for n in ("log_probs", "log_z", "tokens")), strict=True)
-        for (example, space), coalitions, (log_probs, log_z, tokens) in zip(
-            names, coalition_rows(rows), arrays, strict=True
+        arrays = [list_rows(rows, name) for name in ("log_probs", "log_z", "tokens")]
+        bits = coalition_rows(rows, map(len, arrays[-1]))
+        for (example, space), coalitions, log_probs, log_z, tokens in zip(
+            names, bits, *arrays, strict=True
         ):
             count, n_features = coalitions.shape
             values = np.column_stack([log_probs.reshape(count, -1), log_z, tokens])
@@ -191,29 +196,36 @@ class Answers:
     def add_round(self, lookups: pa.Table, reply: pa.Table) -> None:
         """Add the answers of one request."""
         self.lookups.append(lookups)
-        failed = reply.column("error").is_valid().to_numpy()
-        scores = _scores(reply, failed)
+        error = reply.column("error")
+        some_failed = error.null_count < len(error)
+        failed = error.is_valid().to_numpy() if some_failed else np.zeros(len(error), dtype=bool)
+        scores = _scores(reply, failed, some_failed)
         for ask in read_lookups(lookups):
-            values = np.column_stack([scores[ask.sequence], ask.tokens])
+            values = scores[ask.sequence]
+            values[:, -1] = ask.tokens
             bad = failed[ask.sequence]
             pool = self.pool(ask.example, ask.space, ask.coalitions.shape[1])
-            if not bad.any():
+            if not some_failed or not bad.any():
                 pool.tell(ask.coalitions, values)
                 continue
             pool.tell(ask.coalitions[~bad], values[~bad])
-            errors = reply.column("error").take(ask.sequence[bad]).to_pylist()
-            for key, error in zip(keys(ask.coalitions[bad]), errors, strict=True):
-                self.errors[ask.example, ask.space, key] = error
+            messages = error.take(ask.sequence[bad]).to_pylist()
+            for key, message in zip(keys(ask.coalitions[bad]), messages, strict=True):
+                self.errors[ask.example, ask.space, key] = message
 
 
-def _scores(reply: pa.Table, failed: npt.NDArray[np.bool_]) -> FloatCL:
-    """Return log-probabilities and log Z of a reply's rows [S, L + 1], NaN where one failed."""
-    good = ~failed
-    column = reply.column("log_probs").combine_chunks().filter(pa.array(good))
-    flat = column.flatten().to_numpy()
-    n_labels = len(flat) // max(int(good.sum()), 1)
-    scores = np.full((len(failed), n_labels + 1), np.nan)
-    scores[good, :n_labels] = flat.reshape(-1, n_labels) if n_labels else 0.0
+def _scores(reply: pa.Table, failed: npt.NDArray[np.bool_], some_failed: bool) -> FloatCL:
+    """Return log-probabilities and log Z of a reply's rows [S, L + 2], NaN where one failed.
+
+    The last column is left for the numbers of tokens.
+    """
+    column = one_chunk(reply.column("log_probs"))
+    good = np.flatnonzero(~failed) if some_failed else slice(None)
+    flat = (column.filter(pa.array(~failed)) if some_failed else column).flatten().to_numpy()
+    n_good = len(good) if isinstance(good, np.ndarray) else len(failed)
+    n_labels = len(flat) // max(n_good, 1)
+    scores = np.full((len(failed), n_labels + 2), np.nan)
+    scores[good, :n_labels] = flat.reshape(n_good, n_labels)
     scores[:, n_labels] = reply.column("log_z").to_numpy()
     return scores
 

@@ -23,6 +23,10 @@ class AdapterError(ModelError):
     """An adapter that is loaded has no effect, or reads otherwise than when it came."""
 
 
+class TooLargeError(ModelError):
+    """A model doesn't fit into the memory of its device."""
+
+
 class RunFolderError(RayxaiError):
     """The run folder holds another configuration, is in use, or is of another format version."""
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from engine import schema
 from engine.generations import most_tokens
 from engine.gradients import expected_tokens
+from engine.ragged import one_chunk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +40,7 @@ class HostRequest:
     @property
     def tokens(self) -> int:
         """Tokens that a host has to compute, before it shares any."""
-        scored = len(self.scores.column("ids").combine_chunks().flatten())
+        scored = len(one_chunk(self.scores.column("ids")).flatten())
         if self.gradients is not None:
             scored += expected_tokens(self.gradients)
         return scored + (0 if self.generations is None else most_tokens(self.generations))

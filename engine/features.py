@@ -19,6 +19,10 @@ LIME_SPLIT = r"\W+"
 
 _IN_WORDS = frozenset("'’‘-‐‑_")
 _IN_NUMBERS = frozenset(".,:")
+_ASCII_WORD = re.compile(
+    r"[A-Za-z0-9]+(?:(?:['_-](?=[A-Za-z0-9])|(?<=[0-9])[.,:](?=[0-9]))[A-Za-z0-9]+)*"
+)
+"""A word where every character is a grapheme and none is a symbol."""
 
 
 def split_features(
@@ -130,6 +134,8 @@ def _between(text: str, expression: str) -> list[tuple[int, int]]:
 
 
 def _words(text: str, punctuation: bool) -> list[tuple[int, int]]:
+    if text.isascii() and not punctuation:
+        return [match.span() for match in _ASCII_WORD.finditer(text)]
     parts = graphemes(text)
     pairs: list[tuple[int, int]] = []
     running: CharKind | None = None  # kind of the run that the next grapheme may continue

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from engine.adapter_section import BASE, Adapter, AdapterConfig
 from engine.prompt_section import Section, shorthand
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4", "fp4", "int8"]
 
-
+_NAMES = {"enum": list(get_args(Precision)), "type": "string"}
 VLLM_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -25,8 +25,19 @@ class ModelConfig(Section):
     backend: Literal["transformers", "vllm", "fake"] | None = None
     """What serves it; by default `fake` where the path says so, else `transformers`. `vllm` has to
     be installed (`make vllm`); it knows neither gradients nor the operator `pad`."""
-    precision: Precision = "fp32"
-    """Number format of weights and products; `auto` takes what the device does best."""
+    precision: Annotated[
+        Precision,
+        WithJsonSchema({"anyOf": [_NAMES, {"type": "array", "items": _NAMES, "minItems": 1}]}),
+    ] = "fp32"
+    """Number format of weights and products, a factor of the sweep: one, or a list of them. `nf4`,
+    `fp4` and `int8` quantize the linear layers by bitsandbytes, on CPUs too. `auto` is bf16 where
+    the device computes in it, else fp16 on a GPU, else fp32; a checkpoint that is quantized already
+    (AWQ, GPTQ) loads as it is, by `auto`."""
+    double_quant: bool = True
+    """Quantize the scales of `nf4` and `fp4` too."""
+    replicate: int = Field(default=0, ge=0)
+    """Other than 0: the same model once more, its prompts computed in batches cut elsewhere, so
+    that it differs by rounding alone: the zero of a comparison's scale. By backend transformers."""
     revision: str | None = None
     """Git revision of a hub model."""
     adapters: list[Adapter] = Field(
@@ -36,9 +47,9 @@ class ModelConfig(Section):
     sweep trains; `none` is the model itself. All are served by one copy of the model."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the host: `admit_tokens`, `remember`; of transformers `batch_tokens`,
-    `prefix_cache`, `prepack`, `packing`; of vllm `block_size`, `gpu_memory_utilization`,
-    `kv_cache_memory_bytes`, `max_loras`, `max_model_len`, `max_num_seqs`, `tensor_parallel`; the
-    fake models' weights, noise and others."""
+    `prefix_cache`, `prepack`, `packing`, `adapters_kept`, `adapter_bytes`; of vllm `block_size`,
+    `gpu_memory_utilization`, `kv_cache_memory_bytes`, `max_loras`, `max_model_len`, `max_num_seqs`,
+    `tensor_parallel`; the fake models' weights, noise and others."""
 
     @model_validator(mode="after")
     def _backend_fits_path(self) -> ModelConfig:
@@ -57,6 +68,12 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _replicates_are_computed(self) -> ModelConfig:
+        if self.replicate and (self.is_fake or self.backend == "vllm"):
+            raise ValueError("replicate: only backend transformers cuts its batches elsewhere")
+        return self
+
+    @model_validator(mode="after")
     def _adapters_differ(self) -> ModelConfig:
         labels = [adapter.label for adapter in self.adapters]
         twice = {label for label in labels if labels.count(label) > 1}
@@ -69,7 +86,13 @@ class ModelConfig(Section):
     @property
     def label(self) -> str:
         """The model's name in tables."""
-        return self.name or self.path.rstrip("/").split("/")[-1]
+        name = self.name or self.path.rstrip("/").split("/")[-1]
+        return f"{name}#{self.replicate}" if self.replicate else name
+
+    @property
+    def in_four_bits(self) -> bool:
+        """Whether its linear layers are quantized to 4 bits, the scales of which may be too."""
+        return self.precision in ("nf4", "fp4")
 
     @property
     def is_fake(self) -> bool:
@@ -80,6 +103,20 @@ class ModelConfig(Section):
     def tensor_parallel(self) -> int:
         """Number of GPUs that one copy of the model is spread over, by vLLM."""
         return int(self.options.get("tensor_parallel", 1)) if self.backend == "vllm" else 1
+
+
+def one_a_precision(models: object) -> object:
+    """Return the entries of `models` with each that lists precisions as one entry a precision."""
+    if not isinstance(models, list):
+        return models
+    found: list[object] = []
+    for model in models:
+        several = model.get("precision") if isinstance(model, dict) else None
+        if isinstance(several, list) and several:
+            found += [{**model, "precision": each} for each in several]
+        else:
+            found.append(model)
+    return found
 
 
 Model = Annotated[ModelConfig, shorthand("path", ModelConfig)]

@@ -242,6 +242,8 @@ def _pair(
             "weights": facts.digest,
             "by_example": config.run.deterministic == "example",
             "precision": model.precision,
+            **({"double_quant": model.double_quant} if model.in_four_bits else {}),
+            **({"replicate": model.replicate} if model.replicate else {}),
             "adapter": BASE if adapter is None else adapter.digest,
             "template": repr(template),
             "tokenizer": digest(facts.tokenizer),

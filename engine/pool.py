@@ -50,9 +50,13 @@ def marks(coalitions: BoolCF) -> Marks:
 
 def first_rows(found: Marks) -> npt.NDArray[np.int64]:
     """Return the places of the distinct marks' first appearances, in order."""
-    _, first = np.unique(found, return_index=True)
+    order = found.argsort(kind="stable")
+    ascending = found[order]
+    is_first = np.ones(len(found), dtype=bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=is_first[1:])
+    first = order[is_first]
     first.sort()
-    return first.astype(np.int64, copy=False)
+    return first
 
 
 class CoalitionPool:

@@ -7,8 +7,7 @@ Python object an evaluation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ class Ragged(NamedTuple):
     @classmethod
     def from_arrow(cls, column: pa.Array | pa.ChunkedArray) -> Ragged:
         """Return the rows of a `list<int32>` column; a null row is an empty one."""
-        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
         if array.null_count:
             array = array.fill_null([])
         offsets = array.offsets.to_numpy().astype(np.int64)
@@ -75,13 +74,24 @@ class Ragged(NamedTuple):
         rows = np.asarray(indices, dtype=np.int64)
         lengths = self.lengths[rows]
         starts = _starts(lengths)
-        place = np.arange(starts[-1]) + np.repeat(self.offsets[rows] - starts[:-1], lengths)
-        return Ragged(self.flat[place], starts)
+        moves = self.offsets[rows] - starts[:-1]
+        flat = np.empty(starts[-1], dtype=self.flat.dtype)
+        for some in _blocks(starts):
+            a, b = starts[some.start], starts[some.stop]
+            place = np.repeat(moves[some], lengths[some])
+            place += np.arange(a, b)
+            self.flat.take(place, out=flat[a:b], mode="clip")
+        return Ragged(flat, starts)
 
     def to_lists(self) -> list[list[int]]:
         """Return the rows as lists."""
         values = self.flat.tolist()
         return [values[a:b] for a, b in itertools.pairwise(self.offsets.tolist())]
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; `combine_chunks` would copy even a single one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 class Distinct(NamedTuple):
@@ -139,23 +149,53 @@ _BASE = 0x9E3779B97F4A7C15
 """An odd number, so that its powers have inverses modulo 2^64."""
 
 
-@lru_cache(maxsize=4)
-def _powers(bits: int, base: int) -> npt.NDArray[np.uint64]:
-    """Return the first 2^bits powers of an odd base modulo 2^64."""
-    powers = np.full(1 << bits, base, dtype=np.uint64)
-    powers[0] = 1
-    return np.multiply.accumulate(powers)
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_BLOCK = 1 << 15
+"""Values that are worked on at a time: what lies between stays in a core's cache, where arrays of
+millions of values would be paged in anew each time."""
+
+_powers_of: dict[int, npt.NDArray[np.uint64]] = {}  # by base; a longer table replaces a shorter one
+
+
+def _powers(base: int, count: int) -> npt.NDArray[np.uint64]:
+    """Return the first `count` powers of an odd base modulo 2^64."""
+    powers = _powers_of.get(base)
+    if powers is None or len(powers) < count:
+        powers = np.full(max(2 * _BLOCK, 1 << count.bit_length()), base, dtype=np.uint64)
+        powers[0] = 1
+        np.multiply.accumulate(powers, out=powers)
+        _powers_of[base] = powers
+    return powers[:count]
 
 
 def _hashes(rows: Ragged) -> npt.NDArray[np.uint64]:
     """Return a hash of each row [S]: Σ v_i·b^i modulo 2^64 over its values and its length."""
-    bits = max(16, len(rows.flat).bit_length())
-    terms = (rows.flat.astype(np.uint64) + np.uint64(1)) * _powers(bits, _BASE)[: len(rows.flat)]
-    sums = np.zeros(len(terms) + 1, dtype=np.uint64)
-    np.cumsum(terms, out=sums[1:])
-    of_row = sums[rows.offsets[1:]] - sums[rows.offsets[:-1]]
-    # every sum has the power of its row's start as a factor
-    return of_row * _powers(bits, pow(_BASE, -1, 1 << 64))[rows.offsets[:-1]]
+    found = np.empty(rows.n_rows, dtype=np.uint64)
+    for some in _blocks(rows.offsets):
+        a, b = rows.offsets[some.start], rows.offsets[some.stop]
+        count = int(b - a)
+        sums = np.zeros(count + 1, dtype=np.uint64)
+        terms = rows.flat[a:b].astype(np.uint64)
+        terms += np.uint64(1)
+        terms *= _powers(_BASE, count)
+        np.cumsum(terms, out=sums[1:])
+        starts = rows.offsets[some.start : some.stop + 1] - a
+        at = sums[starts]
+        # every sum has the power of its row's start as a factor
+        found[some] = (at[1:] - at[:-1]) * _powers(_INVERSE, count + 1)[starts[:-1]]
+    return found
+
+
+def _blocks(starts: npt.NDArray[np.int64]) -> Iterator[slice]:
+    """Yield runs of rows of about `_BLOCK` values each, a longer row alone.
+
+    Args:
+        starts: Where each row starts, and their end [S + 1].
+    """
+    bounds = np.searchsorted(starts, np.arange(_BLOCK, starts[-1], _BLOCK))
+    for a, b in itertools.pairwise([0, *dict.fromkeys(bounds.tolist()), len(starts) - 1]):
+        if a < b:
+            yield slice(a, b)
 
 
 def _equal(some: Ragged, others: Ragged) -> bool:

@@ -23,6 +23,8 @@ Ints = npt.NDArray[np.int64]
 
 _EDGE = 0
 """Number of the empty text that stands before the begin and after the end of a prompt."""
+_MOST_NODES = 1 << 20
+"""More than nodes, heads or tails can be."""
 
 
 class Seams:
@@ -61,13 +63,15 @@ class Seams:
         # between the end of one prompt and the begin of the next
         self._kind = np.full(self._n_nodes**2, -1, dtype=np.int64)
         self._kind[(self._n_nodes - 1) * self._n_nodes] = 0
-        self._known: dict[tuple[int, ...], int] = {}
+        self._known: dict[int, int] = {}
         self._is_cut = np.ones(1, dtype=bool)
         self._head, self._tail = np.zeros((2, 1), dtype=np.int64)
         self._heads: dict[str | None, int] = {None: _EDGE}
         self._tails: dict[str | None, int] = {None: _EDGE}
         self._uncut: dict[int, str] = {}
+        # parts by text and whether it begins or ends a prompt; those of one node by a shorter name
         self._part: dict[tuple[str, bool, bool], int] = {}
+        self._number: dict[int, int] = {}
         self._ids = Ragged.of([])
 
     def assemble(self, kept: BoolCF) -> Ragged | None:
@@ -82,30 +86,31 @@ class Seams:
         kind = self._kinds(node[:-1] * self._n_nodes + node[1:])
         cut = self._is_cut[kind]
         # a run of nodes without a cut between them is a part
-        first = np.concatenate([[0], np.flatnonzero(cut) + 1])
-        before = np.concatenate([[0], kind[cut]])
-        after = np.concatenate([kind[cut], [0]])
-        lengths = np.diff(first, append=len(node))
-        label, bound = _renumber(self._tail[before] * self._n_nodes + node[first])
-        for step in range(1, int(lengths.max())):
+        ends = np.append(np.flatnonzero(cut), len(node) - 1)
+        lengths = np.diff(ends, prepend=-1)
+        first = ends - lengths + 1
+        begin = node[first]
+        between = kind[ends[:-1]]
+        tail = np.append(_EDGE, self._tail[between])
+        head = np.append(self._head[between], _EDGE)
+        label = tail * self._n_nodes + begin
+        longest = int(lengths.max())
+        if longest > 1:
+            label, bound = _renumber(label)
+        for step in range(1, longest):
             longer = lengths > step
             further = label[longer] * self._n_nodes + node[first[longer] + step]
             extended, more = _renumber(further)
             label[longer] = bound + extended
             bound += more
-        label, count = _renumber(label * len(self._heads) + self._head[after])
+        label, count = _renumber(label * len(self._heads) + head)
         example = np.empty(count, dtype=np.int64)
         example[label] = np.arange(len(label))
-        number = self._parts(
-            [
-                (node[first[i] : first[i] + lengths[i]].tolist(), int(before[i]), int(after[i]))
-                for i in example.tolist()
-            ]
-        )
+        number = self._parts(node, *(of[example] for of in (first, lengths, tail, head)))
         if number is None:
             return None
         made = self._ids.take(number[label])
-        begins = np.append(np.flatnonzero(node[first] == 0), len(first))
+        begins = np.append(np.flatnonzero(begin == 0), len(first))
         return Ragged(made.flat, made.offsets[begins])
 
     def _kinds(self, codes: Ints) -> Ints:
@@ -124,18 +129,22 @@ class Seams:
         and on whether more is removed on either side. Few gaps are looked at one by one.
         """
         left, right = np.divmod(codes, self._n_nodes)
+        # of pairs alike, the one with the least between them is looked at
+        narrow = (right - left).argsort(kind="stable")
+        codes, left, right = codes[narrow], left[narrow], right[narrow]
         first, last = self._next_rough[left], self._last_rough[right]
         only_plain = first >= right
-        first[only_plain] = last[only_plain] = -1
         more_left, more_right = left < first, right > last + 1
-        more_left[only_plain] = more_right[only_plain] = False
-        features = np.stack([first, last, more_left, more_right], axis=1).tolist()
+        likeness = 4 * (first * self._n_nodes + last) + 2 * more_left + more_right
+        likeness[only_plain] = -1
+        alike, examples, which = np.unique(likeness, return_index=True, return_inverse=True)
+        kinds = [self._known.setdefault(one, len(self._known) + 1) for one in alike.tolist()]
+        self._kind[codes] = np.array(kinds)[which]
         cuts: list[bool] = []
         heads: list[int] = []
         tails: list[int] = []
-        for code, a, b, feature in zip(codes, left.tolist(), right.tolist(), features, strict=True):
-            kind = self._known.setdefault(tuple(feature), len(self._known) + 1)
-            self._kind[code] = kind
+        pairs = zip(kinds, left[examples].tolist(), right[examples].tolist(), strict=True)
+        for kind, a, b in pairs:
             if kind < len(self._is_cut) + len(cuts):
                 continue
             gap = self._gap(a, b)
@@ -158,25 +167,41 @@ class Seams:
         place = max(places, default=None) if left == 0 else next(places, None)
         return None if place is None else place - len(before)
 
-    def _parts(self, runs: Sequence[tuple[list[int], int, int]]) -> Ints | None:
-        """Return the number of each part: its nodes, and the kinds of gap before and after it."""
+    def _parts(self, node: Ints, first: Ints, lengths: Ints, tail: Ints, head: Ints) -> Ints | None:
+        """Return the number of each part [K], None where one can't be told from its anchor.
+
+        Args:
+            node: Nodes of all prompts, one after the other.
+            first: Where a part's first node stands there [K].
+            lengths: Its number of nodes [K].
+            tail: What of the gap before it belongs to it, a number of `_tails` [K].
+            head: The same of the gap after it, of `_heads` [K].
+        """
+        codes = (tail * _MOST_NODES + head) * _MOST_NODES + node[first]
+        codes[lengths > 1] = -1  # few: told apart by their texts
+        numbers = np.array([self._number.get(code, -1) for code in codes.tolist()], dtype=np.int64)
+        unknown = np.flatnonzero(numbers < 0).tolist()
+        if not unknown:
+            return numbers
         heads, tails = list(self._heads), list(self._tails)
-        numbers = []
         new: list[tuple[str, bool, bool]] = []
-        for nodes, before, after in runs:
-            texts = [tails[self._tail[before]] or "", self._texts[nodes[0]]]
+        for i in unknown:
+            nodes = node[first[i] : first[i] + lengths[i]].tolist()
+            texts = [tails[tail[i]] or "", self._texts[nodes[0]]]
             for left, right in itertools.pairwise(nodes):
                 kind = int(self._kind[left * self._n_nodes + right])
                 texts += [self._uncut[kind], self._texts[right]]
-            texts.append(heads[self._head[after]] or "")
+            texts.append(heads[head[i]] or "")
             key = ("".join(texts), nodes[0] == 0, nodes[-1] == self._n_nodes - 1)
             if key not in self._part:
                 self._part[key] = len(self._part)
                 new.append(key)
-            numbers.append(self._part[key])
+            numbers[i] = self._part[key]
+            if len(nodes) == 1:
+                self._number[int(codes[i])] = self._part[key]
         if new and not self._tokenize(new):
             return None
-        return np.array(numbers, dtype=np.int64)
+        return numbers
 
     def _tokenize(self, parts: Sequence[tuple[str, bool, bool]]) -> bool:
         anchor = list(self._cuts.anchor)

@@ -29,7 +29,7 @@ from engine.finetune_settings import check_finetune
 from engine.generation_settings import check_generation, with_generation_defaults
 from engine.guests.names import is_guest
 from engine.guests.settings import check_guest, check_guest_inputs
-from engine.model_section import Model, ModelConfig
+from engine.model_section import Model, ModelConfig, one_a_precision
 from engine.prompt_section import PromptConfig, Section, shorthand
 from engine.scheduling import without_scheduling
 from engine.seeds import digest
@@ -206,7 +206,7 @@ class SweepConfig(Section):
     """A sweep: models × prompts over the examples, each explained by every explainer."""
 
     run: RunConfig = Field(default_factory=RunConfig)
-    models: list[Model] = Field(min_length=1)
+    models: Annotated[list[Model], BeforeValidator(one_a_precision)] = Field(min_length=1)
     data: Data
     prompts: list[PromptConfig] = Field(min_length=1)
     explainers: list[Explainer] = Field(default_factory=list)

@@ -44,6 +44,8 @@ def transform(log_probs_CL: FloatCL, target: Target, normaliser: Normaliser = "l
         n_labels = clipped.shape[1]
         if n_labels < 2:
             raise ValueError("log_odds needs at least two labels: use target: logprob")
+        if n_labels == 2:
+            return clipped - clipped[:, ::-1]
         rest = np.empty_like(clipped)
         for label in range(n_labels):
             others = np.delete(clipped, label, axis=1)

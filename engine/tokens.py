@@ -5,6 +5,7 @@ Steps run in tasks that get the text of a `tokenizer.json`; no model library is 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -100,6 +101,8 @@ class ByteTokenizer:
 
     def encode_with_offsets(self, text: str, add_special_tokens: bool) -> Encoded:
         """Return the bytes of the text; all bytes of a character share its span."""
+        if text.isascii():
+            return Encoded(list(text.encode()), list(itertools.pairwise(range(len(text) + 1))))
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         for position, character in enumerate(text):

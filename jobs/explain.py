@@ -15,7 +15,7 @@ from actors.host import Host
 from analysis.heatmap import explanation_json, print_explanation
 from engine.config import SweepConfig, apply_overrides, load_config, parse_config
 from engine.context import Unit
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelError
 from engine.explainers import method_names, parameters
 from engine.guests.names import is_guest
 from engine.plan import Plan, build_plan
@@ -124,6 +124,9 @@ def _plan(sweep: SweepConfig, text: str) -> tuple[Plan, Unit]:
         raise ConfigError(f"explain takes one text, but the prompt has the inputs {inputs}")
     example = Example("text", {inputs[0]: text})
     sweep = sweep.model_copy(update={"models": sweep.models[:1], "prompts": sweep.prompts[:1]})
-    facts, _ = facts_of(sweep)
+    facts, lost = facts_of(sweep)
     plan = build_plan(sweep, [example], facts, "store")
+    if not plan.units:
+        trained = "the sweep trains its adapters: name one by --set models.0.adapters=[FOLDER]"
+        raise ModelError("\n".join(each.message for each in lost) or trained)
     return plan, plan.units[0]

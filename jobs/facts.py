@@ -10,8 +10,8 @@ from actors.backend import HostSpec
 from actors.checkpoint import stored_parameters
 from actors.host import make_backend
 from engine.adapter_section import WantedAdapter
-from engine.config import ModelConfig, SweepConfig
-from engine.errors import ModelError
+from engine.config import ClusterConfig, ModelConfig, SweepConfig
+from engine.errors import ModelError, TooLargeError
 from engine.facts import AdapterFacts, Lost, ModelFacts
 from engine.plan import model_key
 
@@ -80,6 +80,10 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     for model in config.models:
         try:
             known = model_facts(model)
+            _check_memory(model, config.cluster)
+        except TooLargeError as error:
+            lost.append(Lost(model.label, model.precision, "", "too_large", str(error)))
+            continue
         except ModelError as error:
             lost.append(Lost(model.label, model.precision, "", "not_found", str(error)))
             continue
@@ -105,4 +109,33 @@ def host_spec(
     options: Mapping[str, object] = model.options
     backend = "fake" if model.is_fake else model.backend or "transformers"
     folders = {adapter.digest: adapter.path for adapter in adapters}
-    return HostSpec(model_path(model), backend, model.precision, device, 0, options, folders)
+    return HostSpec(
+        model_path(model),
+        backend,
+        model.precision,
+        device,
+        0,
+        options,
+        folders,
+        model.double_quant,
+        model.replicate,
+    )
+
+
+def _check_memory(model: ModelConfig, cluster: ClusterConfig) -> None:
+    """Refuse a model that is too large for its device, as far as that can be seen from here.
+
+    Raises:
+        TooLargeError: With the arithmetic.
+    """
+    if model.is_fake or model.backend == "vllm":  # vLLM reckons with its cache by itself
+        return
+    from actors import loader
+    from actors.memory_need import check_fits
+
+    device = loader.choose_device("auto")
+    if device == "cpu" and (cluster.address is not None or cluster.gpus_per_host):
+        return  # the hosts are elsewhere; each refuses what it can't load
+    source = loader.resolve_model(model_path(model), model.options)
+    need = loader.need_of(source, model.precision, device, model.double_quant)
+    check_fits(source.name, need, device, (cluster.hosts or 1) if device == "cpu" else 1)

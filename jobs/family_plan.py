@@ -16,13 +16,18 @@ _SHOWN = {"fp32": "fp32", "bf16": "16 bit", "int8": "int8", "nf4": "4 bit"}
 def print_families(config: SweepConfig, console: Console) -> None:
     """Print a paragraph a model: family, LoRA targets, size, what is unknown and why."""
     paths = dict.fromkeys((m.path, m.revision) for m in config.models if not m.is_fake)
+    if not paths:
+        return  # analytic models need no torch
+    from actors.loader import choose_device
+
+    device = choose_device("auto")
     for path, revision in paths:
-        for line in lines_of(find_family(path, revision)):
+        for line in lines_of(find_family(path, revision, device), device):
             console.print(line, markup=False, highlight=False)
 
 
-def lines_of(found: FamilyFound) -> Iterator[str]:
-    """Yield the lines of one model."""
+def lines_of(found: FamilyFound, device: str) -> Iterator[str]:
+    """Yield the lines of one model; sizes are those on the device."""
     if found.model_type is None:
         yield f"{found.path}: family, LoRA targets and memory are unknown"
     else:
@@ -35,7 +40,7 @@ def lines_of(found: FamilyFound) -> Iterator[str]:
         )
         if facts:
             sizes = [f"{name} {facts.memory[key] / 1e9:.2f}" for key, name in _SHOWN.items()]
-            yield f"  weights alone, GB: {', '.join(sizes)}"
+            yield f"  weights alone on {device}, GB: {', '.join(sizes)}"
         else:
             yield "  unknown without its config.json: number of weights, memory"
     if found.missing:

@@ -269,6 +269,7 @@ def _note_host(
         "memory_bytes": info.memory_bytes,
         "load_seconds": round(info.load_seconds, 2),
         "scorer": info.scorer,
+        "precision": info.precision,
         "numerics": info.numerics,
         "numerics_text": info.numerics_text,
     }

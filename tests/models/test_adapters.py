@@ -220,8 +220,12 @@ class TestMemory:
 class TestCanary:
     def test_an_adapter_without_effect(self, stage: Stage) -> None:
         a = stage.add("a", scale=0.0, **ATTENTION)
-        with pytest.raises(AdapterError, match=r"no effect.*lora_B is zero"):
-            score(stage.host(), a, prompts(2))
+        host = stage.host()
+        for _ in range(2):
+            with pytest.raises(AdapterError, match=r"no effect.*lora_B is zero"):
+                score(host, a, prompts(2))
+        assert host.swap_counts().adapter_loads == 1  # its file is not read again and again
+        score(host, "", prompts(2))
 
     def test_broken_numbers(self, stage: Stage) -> None:
         def broken(tensors: Any) -> Any:

@@ -10,7 +10,7 @@ from bitsandbytes import functional
 from bitsandbytes.nn import Linear4bit
 from torch import nn
 
-from actors.quantized import make_differentiable
+from actors.quantized import keep_packed, make_differentiable
 
 pytestmark = pytest.mark.models
 
@@ -53,6 +53,20 @@ def test_the_way_back_multiplies_by_the_dequantized_weight(
     with torch.no_grad():  # unchanged, and still in the layout of before
         again = made(x)
     torch.testing.assert_close(again, y.detach(), atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_asking_for_the_state_changes_nothing(nested: bool) -> None:
+    made, _ = layer(nested, 64, 128)
+    model = nn.Sequential(made)
+    keep_packed(model)
+    x = torch.randn(3, 128)
+    with torch.no_grad():
+        before = made(x)
+        for _ in range(2):
+            state = model.state_dict()
+            assert torch.equal(made(x), before)
+    assert state["0.weight"].numel() == 64 * 128 // 2
 
 
 def test_other_models_are_left_alone() -> None:

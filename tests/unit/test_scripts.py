@@ -157,7 +157,7 @@ class TestBatch:
         python = stub(folder, "python", PYTHON + '\necho "joins $RAY_ADDRESS"')
         stub(folder, "sbatch", self.SBATCH)
         stub(folder, "scontrol", "printf 'n1\\nn2\\n'")
-        stub(folder, "srun", "exec sleep 60")
+        stub(folder, "srun", 'echo "srun $RAY_AUTH_MODE"; exec sleep 60')
         stub(folder, "ray", "")
         path = f"{folder}:{os.environ['PATH']}"
         done = run(BATCH, "some.yaml", "out", cwd=tmp_path, PATH=path, PYTHON=str(python), N="2")
@@ -170,3 +170,5 @@ class TestBatch:
         assert "--node-ip-address=n1 --port=24711 --num-cpus=6" in head
         assert f"--nodelist=n2 {folder}/ray start --block --address=n1:24711" in worker
         assert "ray status --address=n1:24711" in made
+        assert "ray get-auth-token --generate" in made
+        assert done.stdout.count("srun token") == 2

@@ -79,8 +79,9 @@ def vllm_host(adapters: dict[str, Adapter]) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
-def plain_host() -> Iterator[Host]:
-    host = Host(HostSpec(MODEL, "transformers", "fp32", device="cpu", threads=THREADS))
+def plain_host(adapters: dict[str, Adapter]) -> Iterator[Host]:
+    folders = {adapter.digest: str(adapter.folder) for adapter in adapters.values()}
+    host = Host(HostSpec(MODEL, "transformers", "fp32", "cpu", THREADS, adapters=folders))
     host.load()
     yield host
     host.stop()

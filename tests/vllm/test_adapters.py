@@ -1,4 +1,4 @@
-"""LoRA adapters through vLLM answer as peft's own; what vLLM can't serve is refused."""
+"""LoRA adapters through vLLM answer as peft and the transformers host do; others are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from actors.backend import HostSpec
 from actors.host import Host
 from actors.loader import resolve_model
-from engine.errors import ModelError
+from engine.errors import AdapterError, ModelError
 from engine.schema import ScoreTask, score_request
 from engine.tokens import Tokenizer
 from tests.vllm.conftest import MODEL, Adapter, make_adapter
@@ -48,21 +48,29 @@ def test_two_adapters_and_the_base_in_turn(
     }
     request = score_request([0] * 4, rows, None, ScoreTask(label_ids))
     expected[""] = log_probs(plain_host.score(request))
+    for digest, answer in expected.items():
+        request = score_request([0] * 4, rows, None, ScoreTask(label_ids, digest))
+        np.testing.assert_allclose(log_probs(plain_host.score(request)), answer, atol=1e-3)
     apart = [abs(a - b).max() for a in expected.values() for b in expected.values() if a is not b]
     assert min(apart) > 0.1, "the adapters change what is answered"
+    before = vllm_host.stats()
     for turn in range(3):
         for digest, answer in expected.items():
             # other examples in every turn, or the host would answer from memory
             task = ScoreTask(label_ids, digest, by_example=turn > 0)
             found = log_probs(vllm_host.score(score_request([0] * 4, rows, None, task)))
             np.testing.assert_allclose(found, answer, atol=1e-3)
+    after = vllm_host.stats()
+    assert after.swaps - before.swaps == 9
+    assert after.adapter_loads - before.adapter_loads == 2
+    assert after.swap_seconds > before.swap_seconds
 
 
 def test_an_adapter_without_effect_fails_loudly(
     vllm_host: Host, tokenizer: Tokenizer, adapters: dict[str, Adapter]
 ) -> None:
     task = ScoreTask(labels(tokenizer, (" a", " b")), adapters["untrained"].digest)
-    with pytest.raises(ModelError, match="has no effect"):
+    with pytest.raises(AdapterError, match="has no effect"):
         vllm_host.score(score_request([0], prompts(tokenizer, 1), None, task))
     plain = ScoreTask(task.label_ids)  # and the base answers on
     log_probs(vllm_host.score(score_request([0], prompts(tokenizer, 1), None, plain)))

@@ -90,8 +90,9 @@ def test_the_digest_is_of_content(folder: Path, tmp_path: Path) -> None:
 class TestMissing:
     @pytest.fixture(autouse=True)
     def offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # read by the hub's library when it is first imported
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
     def test_folder(self, tmp_path: Path) -> None:
         assert "does not exist" in refusal(tmp_path / "gone")

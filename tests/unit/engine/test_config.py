@@ -344,6 +344,7 @@ OTHER: dict[str, Any] = {
     "models.0.path": "fake:and_or",
     "models.0.backend": "fake",
     "models.0.precision": "bf16",
+    "models.0.double_quant": False,
     "models.0.revision": "abc",
     "models.0.options": {"bias": 0.6},
     "data.name": "other",
@@ -420,15 +421,17 @@ class TestFingerprint:
     def test_every_key_is_looked_at(self) -> None:
         """A new key needs a decision: does it change results?"""
         generation = {f"prompts.0.{key}" for key in ("task", "continuation", "max_new_tokens")}
-        apart = {"models.0.adapters"} | generation
+        apart = {"models.0.adapters", "models.0.replicate"} | generation
         assert every_key() | {"explainers.0.num_samples"} == set(OTHER) | apart
 
-    def test_adapters_change_results(self) -> None:
+    def test_adapters_and_replicates_change_results(self) -> None:
         with_adapters = [
             full(models=[{"path": "some/model", "adapters": adapters}])
             for adapters in (["none"], ["none", "tuned"], ["tuned", "none"])
         ]
-        assert len({parse_config(raw).run_fingerprint() for raw in with_adapters}) == 3
+        again = full(models=[{"path": "some/model", "replicate": 1}])
+        prints = {parse_config(raw).run_fingerprint() for raw in (*with_adapters, again)}
+        assert len(prints) == 4
 
     @pytest.mark.parametrize("key", OTHER)
     def test_covers_exactly_what_changes_results(self, key: str) -> None:

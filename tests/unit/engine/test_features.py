@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from engine.features import LIME_SPLIT, align, split_features
@@ -59,6 +61,12 @@ def words(text: str, **options: bool) -> list[str]:
 )
 def test_words(text: str, expected: list[str]) -> None:
     assert words(text) == expected
+
+
+@given(st.text("ab1. ,:'-_(\n", max_size=12))
+def test_plain_texts_have_the_words_of_any_text(text: str) -> None:
+    """A text with a letter outside ASCII is split grapheme by grapheme."""
+    assert [*words(text), "é"] == words(f"{text} é")
 
 
 def test_punctuation_can_be_features() -> None:

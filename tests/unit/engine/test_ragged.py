@@ -4,9 +4,11 @@ import random
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import engine.ragged
 from engine.ragged import Ragged, _hashes, concatenate, distinct, side_by_side
 
 ROWS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8)
@@ -60,6 +62,24 @@ def test_rows_of_one_hash_are_told_apart() -> None:
     found = distinct(Ragged.of(rows))
     assert found.which.tolist() == [0, 1, 0, 2, 3]
     assert found.first.tolist() == [0, 1, 3, 4]
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=9), max_size=30), st.integers(1, 8))
+def test_many_values_are_worked_on_in_blocks(rows: list[list[int]], block: int) -> None:
+    backwards = list(range(len(rows)))[::-1]
+    whole, hashes = Ragged.of(rows), _hashes(Ragged.of(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.ragged, "_BLOCK", block)
+        assert np.array_equal(_hashes(whole), hashes)
+        assert whole.take(backwards).to_lists() == rows[::-1]
+
+
+def test_a_longer_text_than_any_before_has_its_powers() -> None:
+    flat = np.arange(200_001, dtype=np.int32)
+    long = Ragged(flat, np.array([0, 1, 200_001]))
+    base = engine.ragged._BASE
+    wanted = sum((v + 1) * pow(base, i, 1 << 64) for i, v in enumerate(range(1, 200_001)))
+    assert _hashes(long).tolist() == [1, wanted % (1 << 64)]
 
 
 @given(ROWS, st.randoms(use_true_random=False))

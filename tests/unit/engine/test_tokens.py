@@ -77,6 +77,8 @@ def test_bytes_are_lossless_and_know_their_characters() -> None:
     assert bytes(encoded.ids).decode() == "aé🙂"
     assert encoded.offsets == [(0, 1), (1, 2), (1, 2), (2, 3), (2, 3), (2, 3), (2, 3)]
     assert ByteTokenizer().decode([195]) == "\ufffd"
+    plain = ByteTokenizer().encode_with_offsets("ab", True)
+    assert (plain.ids, plain.offsets) == ([97, 98], [(0, 1), (1, 2)])
 
 
 def test_a_text_is_read_once(tokenizer_specs: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from actors import vllm_settings
 from engine.adapter_section import WantedAdapter
-from engine.config import ModelConfig, SweepConfig
+from engine.config import ClusterConfig, ModelConfig, SweepConfig
 from engine.errors import ConfigError, ModelError
 from jobs.facts import adapter_facts, facts_of, host_spec, model_facts, model_path
 from tests.unit.fake_sweep import sweep
@@ -149,17 +149,50 @@ class TestVllm:
             model_facts(model("owner/name", backend="vllm", options={"packing": False}))
 
     def test_adapters_that_it_can_not_serve(self, tmp_path: Path) -> None:
-        (tmp_path / "adapter_config.json").write_text(
-            '{"peft_type": "LORA", "r": 2, "use_dora": true}'
-        )
+        base, adapter = tmp_path / "base", tmp_path / "adapter"
+        base.mkdir()
+        adapter.mkdir()
+        (base / "config.json").write_text("{}")
+        save_file({"q.weight": np.zeros((4, 4), np.float32)}, base / "model.safetensors")
+        config = '{"peft_type": "LORA", "r": 2, "target_modules": ["q"], "lora_bias": true}'
+        (adapter / "adapter_config.json").write_text(config)
         save_file(
             {
                 "base_model.model.q.lora_A.weight": np.zeros((2, 4), np.float32),
                 "base_model.model.q.lora_B.weight": np.zeros((4, 2), np.float32),
             },
-            tmp_path / "adapter_model.safetensors",
+            adapter / "adapter_model.safetensors",
         )
-        wanted = WantedAdapter("dora", str(tmp_path))
-        with pytest.raises(ModelError, match=r"DoRA.*use backend transformers"):
-            adapter_facts(model("owner/name", backend="vllm"), wanted)
-        assert adapter_facts(model("owner/name"), wanted).path == str(tmp_path)
+        wanted = WantedAdapter("biased", str(adapter))
+        with pytest.raises(ModelError, match=r"lora_bias.*use backend transformers"):
+            adapter_facts(model(str(base), backend="vllm"), wanted)
+        assert adapter_facts(model(str(base)), wanted).path == str(adapter)
+
+
+class TestMemory:
+    """What is too large is lost as a model of its own, with the arithmetic; the others go on."""
+
+    @pytest.fixture
+    def large(self, tmp_path: Path) -> ModelConfig:
+        from tests.models.trainings import save_tiny
+
+        return model(str(save_tiny(tmp_path / "large")))
+
+    def test_refused(self, large: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("actors.memory_need.device_memory", lambda device: 1_000_000)
+        facts, lost = facts_of(sweep_of(model(), large))
+        assert list(facts) == ["fake:linear/fp32"]
+        [refused] = lost
+        assert refused.code == "too_large"
+        assert "million weights × 4.00 bytes in fp32" in refused.message
+
+    def test_hosts_that_share_a_machine_are_counted(
+        self, large: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("actors.memory_need.device_memory", lambda device: 1_500_000_000)
+        assert not facts_of(sweep_of(large))[1]
+        two = sweep_of(model(), large).model_copy(
+            update={"cluster": ClusterConfig.model_validate({"hosts": 2})}
+        )
+        [refused] = facts_of(two)[1]
+        assert "2 times (2 hosts)" in refused.message

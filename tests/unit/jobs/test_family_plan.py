@@ -38,7 +38,7 @@ def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(path: str) -> str:
-    return "\n".join(lines_of(find_family(path)))
+    return "\n".join(lines_of(find_family(path), "cpu"))
 
 
 def test_the_known_models_are_those_of_the_original() -> None:
@@ -58,7 +58,8 @@ def test_a_name_alone_gives_family_and_targets(model: KnownModel) -> None:
     text = said(model.hub_id)
     assert f"{model.hub_id}: {model.model_type} (by name); LoRA on {found.lora_targets[0]}" in text
     assert "unknown without its config.json: number of weights, memory" in text
-    assert "can't be had: not in the hub's cache, and HF_HUB_OFFLINE is set" in text
+    assert "can't be had: the hub's cache doesn't have it" in text
+    assert "HF_HUB_OFFLINE is set" in text
     assert ("accept the licence" in text) == model.gated
 
 
@@ -84,7 +85,7 @@ def test_a_configuration_at_hand_gives_sizes(tmp_path: Path) -> None:
     text = said(str(folder))
     assert f"{folder}: llama (LlamaForCausalLM, 134.5 M weights); LoRA on {LLAMA}; packed" in text
     # 106,168,320 weights in packed layers, 28,346,688 in the tied embedding and the norms
-    assert "weights alone, GB: fp32 0.54, 16 bit 0.27, int8 0.16, 4 bit 0.11" in text
+    assert "weights alone on cpu, GB: fp32 0.54, 16 bit 0.27, int8 0.22, 4 bit 0.17" in text
     assert "can't be had" not in text
 
 
@@ -101,7 +102,7 @@ def test_a_configuration_in_the_hubs_cache_is_enough(tmp_path: Path) -> None:
 def test_an_unknown_name_says_so() -> None:
     text = said("owner/unheard-of")
     assert "owner/unheard-of: family, LoRA targets and memory are unknown" in text
-    assert "can't be had: not in the hub's cache" in text
+    assert "can't be had: the hub's cache doesn't have it" in text
     assert "no folder ./nowhere" in said("./nowhere")
 
 
@@ -117,6 +118,19 @@ def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="no route to host"):
         find_config("owner/name")
     assert asked == ["owner/name"]
+
+
+def test_a_gated_model_says_so_and_never_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: object, repo: str, **options: object) -> None:
+        raise ConnectionError("403 for hf_secret")
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refused)
+    text = said("meta-llama/Llama-3.2-1B")
+    assert "403" in text
+    assert "accept the licence on its page at huggingface.co/meta-llama/Llama-3.2-1B" in text
+    assert "hf_secret" not in text
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
