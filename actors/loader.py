@@ -201,6 +201,8 @@ def need_of(
     try:
         config = AutoConfig.from_pretrained(source.location, **_LOCAL)
         return memory_need(config, source.location, precision, device, double_quant)
+    except ModelError as error:
+        raise ModelError(f"{source.name}: {error}") from error
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(f"{source.name} is no causal model: {_in_a_line(error)}") from error
 

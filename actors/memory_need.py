@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actors.precision import FOUR_BITS, quantized_by, resolve_precision
+from actors.precision import FOUR_BITS, check_precision, quantized_by, resolve_precision
 from engine.errors import TooLargeError
 
 WORKING_BYTES = 1 << 30
@@ -119,9 +119,11 @@ def memory_need(
 
     Raises:
         ValueError: The configuration is of no causal language model.
+        ModelError: There is no such precision, or the checkpoint is quantized in another.
     """
-    count = count_weights(config)
     own = quantized_by(config)
+    check_precision(precision, own)
+    count = count_weights(config)
     if own is not None:
         files = sorted(Path(folder).glob("*.safetensors"))
         return MemoryNeed(own, count.total, sum(file.stat().st_size for file in files))

@@ -104,7 +104,11 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     try:
         plan = folder.open(plan)
         left = folder.left(plan)
-        folder.update(status="running", rows_with_other_labels=data.n_other_labels)
+        folder.update(
+            status="running",
+            adapters=_adapters(plan),
+            rows_with_other_labels=data.n_other_labels,
+        )
         _commit_directly(folder, log, lost)
         evaluations = _run_units(plan, left, folder, log, console) if left else 0
         if left:

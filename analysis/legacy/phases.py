@@ -34,8 +34,10 @@ def phases(run: RunTables) -> list[PhaseRows]:
 
     Raises:
         RunFolderError: The run is of several models, precisions, prompts or data sets, or of
-            several adapters: it is no run of the original's kind.
+            several adapters: it is no run of the original's kind. Or nothing was predicted.
     """
+    if not len(run.predictions):
+        raise RunFolderError("nothing was predicted, so that there is nothing to export")
     for factor in ("data", "model", "precision", "prompt"):
         found = run.predictions[factor].unique().sort().to_list()
         if len(found) > 1:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from analysis.load import RunTables
 from analysis.tables import build_tables
-from engine.adapter_section import BASE
 from jobs.legacy.sweeps import LegacyRun
 from jobs.runfolder import RunFolder
 from jobs.sweep import run_sweep
@@ -42,5 +41,6 @@ def run_legacy(run: LegacyRun, write: Writer, console: Console) -> int:
 
 def trained_adapter(record: dict[str, Any]) -> Path | None:
     """Return the folder of the adapter that a run trained, or None."""
-    folders = [Path(a["path"]) for name, a in record.get("adapters", {}).items() if name != BASE]
+    by_model = record.get("adapters", {}).values()
+    folders = [Path(adapter["path"]) for each in by_model for adapter in each.values()]
     return folders[0] if folders else None

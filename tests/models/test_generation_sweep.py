@@ -435,7 +435,7 @@ class TestHost:
         ask = GenerationAsk("k", (5, 6), 3)
         [row] = host.generate(generation_request([ask], ScoreTask((), "abc"))).to_pylist()
         assert row["ids"] is None
-        assert "no adapter abc" in row["error"]
+        assert "without adapters, but is asked for abc" in row["error"]
 
 
 def test_units_have_one_example_each(folder: Path) -> None:

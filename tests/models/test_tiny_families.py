@@ -257,7 +257,7 @@ def test_bad_rows_say_why(saved: Path) -> None:
     assert "the model takes 64" in errors[1]
     assert "vocabulary of 97" in errors[2]
     assert errors[3] is None
-    with pytest.raises(ModelError, match="no adapter"):
+    with pytest.raises(ModelError, match="without adapters"):
         ask(host, prompts(1), adapter="abc")
     host.stop()
 
@@ -271,11 +271,11 @@ def test_running_out_of_memory_halves_the_batch(
     whole = LabelScorer.score
     sizes = []
 
-    def scarce(self: LabelScorer, sequences: Any, labels: Any, prefix: int = 0) -> Any:
+    def scarce(self: LabelScorer, sequences: Any, *rest: Any) -> Any:
         if len(sequences) > 3:
             raise error
         sizes.append(len(sequences))
-        return whole(self, sequences, labels, prefix)
+        return whole(self, sequences, *rest)
 
     host = Host(HostSpec(str(saved), threads=1, options={"packing": False}))
     host.load()

@@ -20,7 +20,7 @@ TEMPLATE = "{text} ->"
 LABELS = {"negative": " bad", "positive": " good"}
 
 
-def save_tiny(path: Path, hidden: int = 32) -> Path:
+def save_tiny(path: Path, hidden: int = 32, window: int = 128) -> Path:
     """Write a tiny random Llama that reads bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
@@ -34,7 +34,7 @@ def save_tiny(path: Path, hidden: int = 32) -> Path:
         intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=128,
+        max_position_embeddings=window,
     )
     model = transformers.LlamaForCausalLM(config)
     for parameter in model.parameters():

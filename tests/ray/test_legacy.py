@@ -22,7 +22,7 @@ LEARNING = ("--set", "finetune.0.learning_rate=0.03", "--set", "finetune.0.targe
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny"), hidden=64)
+    return save_tiny(tmp_path_factory.mktemp("tiny"), hidden=64, window=512)
 
 
 @pytest.fixture

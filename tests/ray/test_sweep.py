@@ -20,7 +20,7 @@ from jobs.sweep import Outcome, run_sweep
 
 Make = Callable[..., dict[str, Any]]
 QUIET = Console(quiet=True)
-NOT_COMPARED = {"cost"}  # it has seconds
+NOT_COMPARED = {"cost", "families"}  # they have seconds
 
 
 def run(raw: dict[str, Any]) -> Outcome:

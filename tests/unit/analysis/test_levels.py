@@ -112,17 +112,13 @@ def test_explainers_that_are_equal_but_for_the_seed() -> None:
     assert all(c.reference == c.other for c in made)
 
 
-class Repeatable(ModelConfig):
-    """A model's section with the key by which it may stand twice."""
-
-    replicate: int = 0
-
-
 def test_a_replicate_is_compared_with_its_twin_alone() -> None:
     entries = [
-        Repeatable(name="linear#1", path="hub/linear", replicate=1),
-        Repeatable(name="linear", path="hub/linear", adapters=["none", "tuned"]),
-        Repeatable(name="other#1", path="hub/other", replicate=1),
+        ModelConfig(name="linear", path="hub/linear", replicate=1),
+        ModelConfig.model_validate(
+            {"name": "linear", "path": "hub/linear", "adapters": ["none", "tuned"]}
+        ),
+        ModelConfig(name="other", path="hub/other", replicate=1),
     ]
     setting = config({"name": "lime", "id": "a"}, {"name": "lime", "id": "b", "seed": 1})
     setting = setting.model_copy(update={"models": entries})

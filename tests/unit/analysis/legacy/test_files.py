@@ -197,6 +197,13 @@ class TestShapComparison:
         }
 
 
+def test_nothing_to_export(tmp_path: Path) -> None:
+    run = legacy_run()
+    empty = replace(run, predictions=run.predictions.clear())
+    with pytest.raises(RunFolderError, match="nothing was predicted"):
+        write_xai(empty, build_tables(run), tmp_path, None)
+
+
 def test_runs_of_more_than_the_original_knew_are_refused(tmp_path: Path) -> None:
     run = legacy_run()
     for column, value, said in (
