@@ -28,12 +28,24 @@ AHEAD = 3
 """Units a host that are in a step or wait for a host. More would only make all of them late: a
 crash loses what is open."""
 FLUSH_BYTES = 16 << 20
+FLUSH_UNITS = 1024
+"""Of small units, so that they are written while others still run."""
 BUNDLE_TOKENS = 8192
 """Small units go through steps and hosts together, as many as ask for about so many tokens: a call
 through Ray costs milliseconds, whatever it carries."""
 LARGEST_BUNDLE = 64
 STALL_SECONDS = 300.0
 """After so long without any event, the hosts are asked whether they live."""
+
+
+def steps_at_once(hosts: int, cpus: float) -> int:
+    """Return how many steps may run at the same time, as at the start of a run.
+
+    Args:
+        hosts: Of the model.
+        cpus: Logical CPUs of the cluster.
+    """
+    return max(AHEAD * hosts, 2 * int(cpus))
 
 
 class Progress(Protocol):
@@ -154,7 +166,7 @@ class Dispatcher:
         before_host = self._open - sum(h.in_flight for h in hosts)
         starving = any(h.in_flight < 2 for h in hosts)
         enough = AHEAD * len(hosts)
-        return before_host < (max(enough, 2 * int(self._cpus)) if starving else enough)
+        return before_host < (steps_at_once(len(hosts), self._cpus) if starving else enough)
 
     def _next(self, waiting: deque[Unit]) -> list[Unit]:
         """Take the next units of one pair, as many as make a bundle."""
@@ -317,7 +329,9 @@ class Dispatcher:
         if not self._results:
             return
         waited = time.monotonic() - self._first_result
-        if not (force or waited > self._commit_seconds or self._result_bytes > FLUSH_BYTES):
+        units = sum(len(state.units) for state, _ in self._results)
+        full = self._result_bytes > FLUSH_BYTES or units >= FLUSH_UNITS
+        if not (force or full or waited > self._commit_seconds):
             return
         results, self._results, self._result_bytes = self._results, [], 0
         self._writes += 1

@@ -110,7 +110,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
             rows_with_other_labels=data.n_other_labels,
         )
         _commit_directly(folder, log, lost)
-        evaluations = _run_units(plan, left, folder, log, console) if left else 0
+        evaluations = run_units(plan, left, folder, log, console) if left else 0
         if left:
             seconds = time.monotonic() - started
             console.print(
@@ -155,10 +155,10 @@ def _is_finished(folder: RunFolder, plan: Plan, lost: UnitResult) -> bool:
     return noted is not None and noted.digest == result_digest(lost.tables) and report.exists()
 
 
-def _run_units(
+def run_units(
     plan: Plan, left: Sequence[Unit], folder: RunFolder, log: CommitLog, console: Console
 ) -> int:
-    """Run units model by model; return the sequences scored."""
+    """Run units to their commits, model by model; return the sequences scored."""
     wanted = plan.config.cluster
     store_logs: dict[str, CommitLog] = {}
     sequences = 0
@@ -201,7 +201,7 @@ def _run_model(
     store_logs: dict[str, CommitLog],
     progress: SweepProgress,
 ) -> int:
-    from jobs.stages import REMOTES, HostActor, host_arguments
+    from jobs.stages import REMOTES, HostActor, host_arguments, start_workers
 
     pairs = {u.pair: plan.pairs[u.pair] for u in units}
     model = next(iter(pairs.values())).model
@@ -215,6 +215,11 @@ def _run_model(
             store_logs[path] = CommitLog(path, exclusive=False)
         return store_logs[path]
 
+    shared = {
+        key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
+        for key, pair in pairs.items()
+    }
+    start_workers(next(iter(shared.values())).context, layout.hosts, cpus)
     try:
         info = fleet.start()
         weights = next(iter(pairs.values())).weights
@@ -226,10 +231,6 @@ def _run_model(
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
         _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
-        shared = {
-            key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
-            for key, pair in pairs.items()
-        }
         dispatcher = Dispatcher(
             REMOTES,
             fleet,
