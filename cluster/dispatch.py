@@ -38,16 +38,6 @@ STALL_SECONDS = 300.0
 """After so long without any event, the hosts are asked whether they live."""
 
 
-def steps_at_once(hosts: int, cpus: float) -> int:
-    """Return how many steps may run at the same time, as at the start of a run.
-
-    Args:
-        hosts: Of the model.
-        cpus: Logical CPUs of the cluster.
-    """
-    return max(AHEAD * hosts, 2 * int(cpus))
-
-
 class Progress(Protocol):
     """Who is told how far the sweep is."""
 
@@ -166,7 +156,7 @@ class Dispatcher:
         before_host = self._open - sum(h.in_flight for h in hosts)
         starving = any(h.in_flight < 2 for h in hosts)
         enough = AHEAD * len(hosts)
-        return before_host < (steps_at_once(len(hosts), self._cpus) if starving else enough)
+        return before_host < (max(enough, 2 * int(self._cpus)) if starving else enough)
 
     def _next(self, waiting: deque[Unit]) -> list[Unit]:
         """Take the next units of one pair, as many as make a bundle."""

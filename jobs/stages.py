@@ -10,7 +10,6 @@ from typing import Any
 import ray
 
 from actors.host import Host, HostSpec
-from cluster.dispatch import steps_at_once
 from cluster.remotes import Remotes, StepHeader, Written
 from cluster.resources import STEP_CPUS, WRITE_CPUS
 from engine.context import StepContext, Unit
@@ -130,24 +129,6 @@ def physical_cores() -> int:
 
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(psutil.cpu_count(logical=False) or 1, allowed or 1))
-
-
-MOST_STARTED = 64
-"""Workers that are started ahead on a large cluster."""
-
-
-def start_workers(context: Any, hosts: int, cpus: float) -> None:
-    """Have steps' processes started and their libraries imported, while hosts still load.
-
-    It runs steps without a unit, for which nothing waits.
-
-    Args:
-        context: Reference of a pair's context.
-        hosts: Of the model.
-        cpus: Logical CPUs of the cluster.
-    """
-    for _ in range(min(steps_at_once(hosts, cpus), MOST_STARTED)):
-        step_task.remote(context, [], 1, "")
 
 
 REMOTES = Remotes(step=step_task, give_up=give_up_task, write=write_task)

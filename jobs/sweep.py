@@ -201,7 +201,7 @@ def _run_model(
     store_logs: dict[str, CommitLog],
     progress: SweepProgress,
 ) -> int:
-    from jobs.stages import REMOTES, HostActor, host_arguments, start_workers
+    from jobs.stages import REMOTES, HostActor, host_arguments
 
     pairs = {u.pair: plan.pairs[u.pair] for u in units}
     model = next(iter(pairs.values())).model
@@ -215,11 +215,6 @@ def _run_model(
             store_logs[path] = CommitLog(path, exclusive=False)
         return store_logs[path]
 
-    shared = {
-        key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
-        for key, pair in pairs.items()
-    }
-    start_workers(next(iter(shared.values())).context, layout.hosts, cpus)
     try:
         info = fleet.start()
         weights = next(iter(pairs.values())).weights
@@ -231,6 +226,10 @@ def _run_model(
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
         _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
+        shared = {
+            key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
+            for key, pair in pairs.items()
+        }
         dispatcher = Dispatcher(
             REMOTES,
             fleet,

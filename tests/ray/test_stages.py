@@ -1,4 +1,4 @@
-"""What is done for many small units: workers that wait for them, and early writes."""
+"""Many small units: they are written early."""
 
 from __future__ import annotations
 
@@ -6,28 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 import cluster.dispatch
 from analysis.load import RunTables
 from engine.commits import read_commits
 from engine.config import parse_config
-from jobs.stages import step_task
-from jobs.sweep import prepare, run_sweep
+from jobs.sweep import run_sweep
 
 Make = Callable[..., dict[str, Any]]
-
-
-def test_a_step_without_units_ends_with_empty_results(local_ray: Any, sweep_config: Make) -> None:
-    """Workers are started ahead by such steps, whose failure nobody would see."""
-    plan, _, _ = prepare(parse_config(sweep_config()))
-    context = next(iter(plan.pairs.values())).context
-    header, batch, lookups = ray.get(step_task.remote(ray.put(context), [], 1, ""))
-    assert header.done
-    assert (header.sequences, header.tokens) == (0, 0)
-    assert batch.units == ()
-    assert len(lookups) == 0
 
 
 def test_many_small_units_are_written_before_the_last_is_done(
