@@ -1,7 +1,7 @@
 """How far attributions move between levels, and beyond noise: the table `attribution_shift`.
 
-The noise is measured in the same run, on the same examples, by the comparisons of `levels.NOISE`,
-and taken away example by example.
+The noise is measured in the same run, on the same examples and classes, by the comparisons of
+`levels.NOISE`, and taken away example by example.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from analysis.bootstrap import (
 )
 from analysis.comparison import COMPARISON_COLUMNS
 from analysis.context import MIN_GROUPS, TOO_FEW
-from analysis.levels import NOISE, Comparison, Kind, family_of
+from analysis.levels import NOISE, Comparison, Kind, Level, family_of
 from analysis.shift_examples import EXPLAINED_COLUMNS, SIDES, Shift
 from analysis.tidy import FACTOR_COLUMNS, Columns, Row, measure, table
 from engine.metrics.paired import EFFECT_SIZES, effect_sizes
@@ -54,8 +54,8 @@ def attribution_shift_table(found: Sequence[Shift]) -> pl.DataFrame:
     `n` examples have a defined value; `n_undefined` were compared without one; `n_refused` could
     not be compared. `mass_ratio` is a geometric mean. Rows `minus_explainer_seed`,
     `minus_training_seed` and `minus_replicate` are mean differences to the noise of that kind on
-    the same examples, below 0 where the levels are less alike than noise makes them (above 0 for
-    sign flips), with a `verdict`.
+    the same examples and for the same classes, below 0 where the levels are less alike than noise
+    makes them (above 0 for sign flips), with a `verdict`.
     """
     noise = _Noise(found)
     rows: list[Row] = []
@@ -147,6 +147,7 @@ class _Noise:
 
     def __init__(self, found: Sequence[Shift]) -> None:
         self._of: dict[Kind, list[Shift]] = {kind: [] for kind in NOISE}
+        self._at: dict[tuple[int, Level, tuple[str, ...]], pl.DataFrame] = {}
         for shift in found:
             if shift.comparison.kind in NOISE:
                 self._of[shift.comparison.kind].append(shift)
@@ -155,7 +156,7 @@ class _Noise:
         """Return by kind the mean noise of each example of `compared`, null where there is none."""
         references = {}
         for kind, every in self._of.items():
-            fitting = [noise.frame for noise in every if _is_noise_of(noise, shift)]
+            fitting = [self._frame(noise, shift) for noise in every if _is_noise_of(noise, shift)]
             if fitting:
                 pooled = (
                     pl.concat(fitting)
@@ -167,6 +168,20 @@ class _Noise:
                     pooled, on="example", how="left", maintain_order="left"
                 )
         return references
+
+    def _frame(self, noise: Shift, shift: Shift) -> pl.DataFrame:
+        """Return a comparison of noise at the classes of `shift`.
+
+        The sides of the noise may predict others, and how far two explanations of one class lie
+        apart says nothing of another class.
+        """
+        reference = shift.comparison.reference
+        if (noise.comparison.reference, noise.game) == (reference, shift.game):
+            return noise.frame  # its classes are these
+        key = id(noise), reference, shift.game
+        if key not in self._at:
+            self._at[key] = noise.sides.compare(shift.sides.classes)
+        return self._at[key]
 
 
 def _is_noise_of(noise: Shift, shift: Shift) -> bool:

@@ -1,7 +1,8 @@
 """How the attributions of each example differ between two levels: the table `shift_examples`.
 
 Compared is the attribution to one class, that which the reference's row reports, over the same
-spans. The coalitions behind both are the same too, for they never depend on the model.
+spans; noise is also compared at the classes of the shift it is a reference for. The coalitions
+behind both are the same too, for they never depend on the model.
 """
 
 from __future__ import annotations
@@ -39,13 +40,44 @@ EXAMPLE_COLUMNS: Columns = {
 REFUSED = {
     "missing": "one side has no explanation",
     "other_features": "the features are not the same",
-    "other_class": "the other side has no values for the class",
+    "other_class": "a side has no values for the class",
     "no_features": "there is no feature",
     "not_finite": "a value is not finite",
 }
 """Why an example was not compared."""
 
 IntR = npt.NDArray[np.int64]
+
+
+class Sides(NamedTuple):
+    """What both sides of a comparison have: explanations, then predictions.
+
+    Attributes:
+        one: Attributions of the reference, a row an example.
+        two: Of the other side.
+        said: Predictions of the reference.
+        other_said: Of the other side.
+    """
+
+    one: pl.DataFrame
+    two: pl.DataFrame
+    said: pl.DataFrame
+    other_said: pl.DataFrame
+
+    @property
+    def classes(self) -> pl.DataFrame:
+        """Columns `example` and `wanted_class`: those that the reference reports."""
+        return self.one.select("example", wanted_class="class_name")
+
+    def compare(self, classes: pl.DataFrame | None = None) -> pl.DataFrame:
+        """Return the columns `EXAMPLE_COLUMNS` of the examples that either side explains, sorted.
+
+        Args:
+            classes: `Sides.classes` of another comparison, of the same game: compare its examples
+                at these classes, whatever the sides predict. By default every example is compared
+                at the class that the reference reports.
+        """
+        return _compare(self, classes)
 
 
 class Shift(NamedTuple):
@@ -56,12 +88,14 @@ class Shift(NamedTuple):
         game: Values of `engine.schema.GAME`, of the reference.
         other_explainer: Of the other side.
         frame: Columns `EXAMPLE_COLUMNS`, a row an example, sorted.
+        sides: What was compared.
     """
 
     comparison: Comparison
     game: tuple[str, ...]
     other_explainer: str
     frame: pl.DataFrame
+    sides: Sides
 
     @property
     def keys(self) -> dict[str, Any]:
@@ -90,7 +124,8 @@ def shifts(run: RunTables, compared: Sequence[Comparison]) -> list[Shift]:
             if game[0] != first or twin not in two:
                 continue
             labels = predicted[comparison.reference], predicted[comparison.other]
-            made.append(Shift(comparison, game, second, _compare(part, two[twin], *labels)))
+            sides = Sides(part, two[twin], *labels)
+            made.append(Shift(comparison, game, second, sides.compare(), sides))
     return made
 
 
@@ -156,37 +191,41 @@ def _predicted(predictions: pl.DataFrame) -> dict[Level, pl.DataFrame]:
     return {Level(*map(str, key)): part.drop(FACTORS) for key, part in parts.items()}
 
 
-def _compare(
-    one: pl.DataFrame, two: pl.DataFrame, said: pl.DataFrame, other_said: pl.DataFrame
-) -> pl.DataFrame:
-    """Return the rows of the examples that either side explains."""
-    both = one.join(two, on="example", how="full", coalesce=True, suffix="_other")
-    said = said.join(other_said, on="example", suffix="_other").select(
+def _compare(sides: Sides, classes: pl.DataFrame | None) -> pl.DataFrame:
+    both = sides.one.join(sides.two, on="example", how="full", coalesce=True, suffix="_other")
+    if classes is None:
+        both = both.join(sides.classes, on="example", how="left")
+    else:
+        both = both.join(classes, on="example", how="inner")
+    said = sides.said.join(sides.other_said, on="example", suffix="_other").select(
         "example",
+        "labels",
+        "labels_other",
         same_prediction=_said("") == _said("_other"),
-        continues=pl.col("continuation_other").is_not_null(),
-        names=pl.col("labels_other"),
+        continues=pl.any_horizontal(
+            pl.col(f"continuation{side}").is_not_null() for side in ("", "_other")
+        ),
     )
     both = both.join(said, on="example", how="left").sort("example")
-    wanted = _values_of_class(both)
+    both = both.with_columns(a=_values_of_class(both, ""), b=_values_of_class(both, "_other"))
     problem = (
         pl.when(pl.col("values").is_null() | pl.col("values_other").is_null())
         .then(pl.lit("missing"))
         .when(pl.col("features_as") != pl.col("features_as_other"))
         .then(pl.lit("other_features"))
-        .when(pl.col("wanted").is_null())
+        .when(pl.col("a").is_null() | pl.col("b").is_null())
         .then(pl.lit("other_class"))
         .when(pl.col("n_features") == 0)
         .then(pl.lit("no_features"))
-        .when(~(_finite("values") & _finite("wanted")))
+        .when(~(_finite("a") & _finite("b")))
         .then(pl.lit("not_finite"))
     )
-    both = both.with_columns(wanted=wanted).with_columns(refused=problem)
+    both = both.with_columns(refused=problem)
     statistics = _statistics(both.filter(pl.col("refused").is_null()))
     both = both.select(
         "example",
         group=pl.coalesce("group", "group_other"),
-        class_name=pl.coalesce("class_name", "class_name_other"),
+        class_name=pl.coalesce("wanted_class", "class_name_other"),
         n_features=pl.coalesce("n_features", "n_features_other"),
         same_prediction="same_prediction",
         refused="refused",
@@ -199,25 +238,27 @@ def _said(side: str) -> pl.Expr:
     return pl.col(f"labels{side}").list.get(pl.col(f"predicted{side}"))
 
 
-def _values_of_class(both: pl.DataFrame) -> pl.Series:
-    """Return the other side's values for the class that the reference reports, null without.
+def _values_of_class(both: pl.DataFrame, side: str) -> pl.Series:
+    """Return a side's values for the class that is wanted, null without.
 
     Rows of `values_by_label` are labels, but those of a continuation are its tokens: there the
     reported values are compared, of one and the same continuation.
     """
-    columns = both.select("class_name", "names", "continues").iter_rows()
+    columns = both.select("wanted_class", f"labels{side}", "continues").iter_rows()
     places = [
         None if continues is not False or name not in names else names.index(name)
         for name, names, continues in columns
     ]
-    same = pl.col("class_name") == pl.col("class_name_other")
+    same = pl.col("wanted_class") == pl.col(f"class_name{side}")
     rows = both.with_columns(place=pl.Series(places, dtype=pl.Int64)).select(
         pl.when(same & (~pl.col("continues") | pl.col("same_prediction")))
-        .then("values_other")
-        .otherwise(pl.col("values_by_label_other").list.get(pl.col("place"), null_on_oob=True))
-        .alias("wanted")
+        .then(f"values{side}")
+        .otherwise(
+            pl.col(f"values_by_label{side}").list.get(pl.col("place"), null_on_oob=True),
+        )
+        .alias("found")
     )
-    return rows["wanted"]
+    return rows["found"]
 
 
 def _finite(column: str) -> pl.Expr:
@@ -228,7 +269,7 @@ def _statistics(compared: pl.DataFrame) -> pl.DataFrame:
     """Return the columns `STATISTICS` of examples whose values can be compared."""
     parts = []
     for part in compared.partition_by("n_features", maintain_order=True):
-        sides = [_dense(part[name], int(part["n_features"][0])) for name in ("values", "wanted")]
+        sides = [_dense(part[name], int(part["n_features"][0])) for name in ("a", "b")]
         found = between(*sides)
         for side, values in zip(SIDES, sides, strict=True):
             found |= {f"{name}_{side}": column for name, column in level(values).items()}

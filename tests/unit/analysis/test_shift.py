@@ -12,7 +12,7 @@ from analysis.context import TOO_FEW
 from analysis.levels import comparisons, levels
 from analysis.shift import BELOW, BEYOND, WITHIN, attribution_shift_table
 from analysis.shift_examples import shift_examples_table, shifts
-from engine.metrics.shift import BETWEEN, LEVEL
+from engine.metrics.shift import BETWEEN, LEVEL, between
 from engine.schema import FACTORS, GAME, TIDY
 from tests.unit.analysis.frames import Rows, attribution, only, prediction, run_of
 from tests.unit.fake_sweep import run_all, sweep
@@ -144,6 +144,58 @@ def test_training_noise_is_that_of_the_same_fine_tuning() -> None:
         rows += explained(1, i + 1, adapter=adapter)
     found = made(rows)[0].filter(pl.col("quantity") == "minus_training_seed")
     assert found["other_adapter"].unique().sort().to_list() == ["a-seed0", "a-seed1"]
+
+
+def three_labels(adapter: str, label: int, values: np.ndarray, **more: Any) -> tuple[Rows, Rows]:
+    """Predictions of a label of three and attributions [N, L, F] that report it."""
+    probabilities = [0.8 if i == label else 0.1 for i in range(3)]
+    predictions, rows = [], []
+    for i, by_label in enumerate(values.tolist()):
+        predictions.append(prediction(f"e{i:03d}", probabilities, 1, adapter=adapter))
+        own = {"class_name": f"label{label}", "values_by_label": by_label}
+        rows.append(attribution(f"e{i:03d}", by_label[label], adapter=adapter, **own, **more))
+    return predictions, rows
+
+
+def test_noise_is_measured_on_the_class_of_the_shift() -> None:
+    """The base predicts label0, both trainings label1, of which alone they say the same."""
+    rng = np.random.default_rng(0)
+    base, *tuned = rng.normal(size=(3, N, 3, 8))
+    tuned[1][:, 1] = tuned[0][:, 1] + 0.05 * rng.normal(size=(N, 8))
+    again = [base, tuned[0].copy()]
+    again[1][:, 0] = rng.normal(size=(N, 8))  # another seed moves the tuned model's label0
+    sides = [
+        three_labels("none", 0, base),
+        three_labels("sst-seed0", 1, tuned[0]),
+        three_labels("sst-seed1", 1, tuned[1]),
+    ]
+    twins = [
+        three_labels("none", 0, again[0], explainer="lime.1"),
+        three_labels("sst-seed0", 1, again[1], explainer="lime.1"),
+    ]
+    run = run_of(
+        predictions=[row for predictions, _ in sides for row in predictions],
+        attributions=[row for _, rows in (*sides, *twins) for row in rows],
+    )
+    found = shifts(run, comparisons(levels(run.predictions), sweep(*TWINS)))
+    table = attribution_shift_table(found)
+    key = {"metric": "spearman", "other_adapter": "sst-seed0", "explainer": "lime"}
+    shift = only(table, kind="adapter", quantity="between", **key)["value"]
+    assert abs(shift) < 0.1
+
+    def on_label0(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return between(a[:, 0], b[:, 0])["spearman"]
+
+    training = only(table, quantity="minus_training_seed", **key)
+    assert training["value"] == pytest.approx(shift - on_label0(*tuned).mean())
+    assert training["verdict"] == WITHIN
+    # the table of the noise itself is on the class that its own reference predicts
+    own = only(table, metric="spearman", kind="training_seed", quantity="between")
+    assert own["value"] > 0.9
+    # the explainer's noise is the mean of the base's, which is none, and of the tuned model's
+    estimator = only(table, quantity="minus_explainer_seed", **key)
+    both = [on_label0(base, again[0]), on_label0(tuned[0], again[1])]
+    assert estimator["value"] == pytest.approx(shift - np.mean(both))
 
 
 def test_the_noise_of_an_explainer_is_not_that_of_another() -> None:

@@ -63,6 +63,26 @@ def test_the_class_is_the_references_wherever_the_other_predicts_another() -> No
     assert row["same_prediction"] is False
 
 
+def test_other_classes_than_the_reference_reports_can_be_compared() -> None:
+    more = {"values_by_label": [OTHER, REFERENCE]}
+    rows = [row for name in "abc" for row in pair(name, values_by_label=[REFERENCE, OTHER])]
+    for row in rows[::2]:
+        row.update(more)
+    names = [(example, adapter) for example in "abc" for adapter in ("none", "tuned")]
+    run = run_of(predictions=[said(*name) for name in names], attributions=rows)
+    (shift,) = shifts(run, comparisons(levels(run.predictions)))
+    wanted = {"example": ["b", "c"], "wanted_class": ["label0", "nothing"]}
+    found = shift.sides.compare(pl.DataFrame(wanted))
+    assert found.schema == shift.frame.schema
+    assert found.select("example", "class_name", "refused").rows() == [
+        ("b", "label0", None),
+        ("c", "nothing", "other_class"),
+    ]
+    assert found["mass_reference"][0] == pytest.approx(3.7)
+    assert found["mass_other"][0] == pytest.approx(4.5)
+    assert found["pearson"][0] == pytest.approx(statistics(OTHER, REFERENCE)["pearson"])
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
