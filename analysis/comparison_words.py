@@ -19,6 +19,7 @@ _DIFFERS = {
     "adapter": "adapter",
     "training_seed": "adapter",
     "precision": "precision",
+    "precision_and_training": "precision",
     "model": "model",
     "replicate": "model",
 }
@@ -56,6 +57,8 @@ def line_of(row: Mapping[str, Any], rows: Sequence[Row]) -> str:
         what = "the same again"
     elif kind == "training_seed":
         what = compared(row)
+    elif kind == "precision_and_training":
+        what = f"{row['other_precision']}, trained in it"
     else:
         what = str(row[f"other_{kind}"])
     others = [c for c in context_columns(rows) if c != _DIFFERS.get(kind)]

@@ -7,7 +7,7 @@ differ in one factor; the rest follows from the configuration and from which lev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,15 @@ from engine.adapter_section import BASE
 from engine.config import SweepConfig
 from engine.schema import FACTORS
 
-Kind = Literal["adapter", "precision", "model", "training_seed", "explainer_seed", "replicate"]
+Kind = Literal[
+    "adapter",
+    "precision",
+    "precision_and_training",
+    "model",
+    "training_seed",
+    "explainer_seed",
+    "replicate",
+]
 NOISE: tuple[Kind, ...] = ("explainer_seed", "training_seed", "replicate")
 """Kinds that say how far attributions differ where nothing of interest was changed."""
 
@@ -42,7 +50,9 @@ class Comparison(NamedTuple):
 
     Attributes:
         kind: What they differ in. `adapter`: an adapter against the model itself; `precision`:
-            against the finest; `model`: against the first of the configuration. Of the kinds of
+            against the finest; `precision_and_training`: the same, but the adapters are two
+            trainings, one a precision; `model`: against the first of the configuration. Of the
+            kinds of
             noise `training_seed`: two adapters of one fine-tuning; `explainer_seed`: two
             explainers that are equal but for the seed, at one level; `replicate`: the same model
             once more, with another rounding.
@@ -63,13 +73,20 @@ def levels(predictions: pl.DataFrame) -> list[Level]:
     return sorted(Level(*row) for row in predictions.select(FACTORS).unique().iter_rows())
 
 
-def comparisons(found: Sequence[Level], config: SweepConfig | None = None) -> list[Comparison]:
+def comparisons(
+    found: Sequence[Level],
+    config: SweepConfig | None = None,
+    adapters: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None,
+) -> list[Comparison]:
     """Return what is compared, in a stable order.
 
     Args:
         found: The levels that have rows, from `levels`.
         config: Says which model is the first, which are replicates, and which explainers differ in
             the seed alone; without it models go by name, and there is neither of the others.
+        adapters: The `digest` of each adapter by model/precision and name, as run.json has it. Of
+            adapters that are not in there, those that a training seed names count as trained once a
+            precision, others as the same in each.
     """
     order, twins, seeds = _models(found, config), _twins(config), _explainer_twins(config)
     replicas = {(label, precision) for label, precision in twins}
@@ -78,7 +95,7 @@ def comparisons(found: Sequence[Level], config: SweepConfig | None = None) -> li
         every = sorted(group, key=lambda level: _rank(level, order))
         own = [level for level in every if (level.model, level.precision) not in replicas]
         made += _adapters(own)
-        made += _precisions(own)
+        made += _precisions(own, adapters or {})
         made += _across_models(own)
         made += _training_seeds(own)
         made += [
@@ -165,12 +182,22 @@ def _adapters(own: Sequence[Level]) -> Iterator[Comparison]:
             yield Comparison("adapter", base, level)
 
 
-def _precisions(own: Sequence[Level]) -> Iterator[Comparison]:
+def _precisions(
+    own: Sequence[Level], adapters: Mapping[str, Mapping[str, Mapping[str, str]]]
+) -> Iterator[Comparison]:
+    def weights(level: Level) -> tuple[str, ...]:
+        """What tells the adapters of two levels apart that have one name."""
+        known = adapters.get(f"{level.model}/{level.precision}", {}).get(level.adapter)
+        if known is not None:
+            return ("digest", known["digest"])
+        return ("precision", level.precision) if family_of(level.adapter) else ()
+
     finest: dict[tuple[str, str], Level] = {}
     for level in own:  # sorted by fineness
         reference = finest.setdefault((level.model, level.adapter), level)
         if level != reference:
-            yield Comparison("precision", reference, level)
+            same = weights(level) == weights(reference)
+            yield Comparison("precision" if same else "precision_and_training", reference, level)
 
 
 def _across_models(own: Sequence[Level]) -> Iterator[Comparison]:

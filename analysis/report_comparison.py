@@ -26,6 +26,7 @@ MOST_LINES = 60
 _CAPTIONS = {
     "adapter": "Adapters",
     "precision": "Precisions",
+    "precision_and_training": "Precisions and trainings (an adapter trained in each)",
     "model": "Models",
     "training_seed": "Training noise: adapters that differ in the seed of their training",
     "explainer_seed": "Estimator noise: explainers that differ in their seed, on one model",

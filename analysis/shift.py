@@ -23,7 +23,7 @@ from analysis.bootstrap import (
 )
 from analysis.comparison import COMPARISON_COLUMNS
 from analysis.context import MIN_GROUPS, TOO_FEW
-from analysis.levels import NOISE, Comparison, Kind, Level, family_of
+from analysis.levels import NOISE, Comparison, Kind, Level
 from analysis.shift_examples import EXPLAINED_COLUMNS, SIDES, Shift
 from analysis.tidy import FACTOR_COLUMNS, Columns, Row, measure, table
 from engine.metrics.paired import EFFECT_SIZES, effect_sizes
@@ -200,13 +200,6 @@ def _is_noise_of(noise: Shift, shift: Shift) -> bool:
 
 
 def _same_training(noise: Comparison, shift: Comparison) -> bool:
-    if shift.kind != "adapter" or noise.reference[:3] != shift.other[:3]:
-        return False
-    family, own = family_of(noise.reference.adapter), family_of(shift.other.adapter)
-    return (
-        noise.reference.prompt == shift.other.prompt
-        and family is not None
-        and own is not None
-        and family[0] == own[0]
-        and shift.other in (noise.reference, noise.other)
-    )
+    """Whether two seeds of a training that `shift` compares differ in `noise`."""
+    sides = {"adapter": (shift.other,), "precision_and_training": (shift.reference, shift.other)}
+    return any(side in (noise.reference, noise.other) for side in sides.get(shift.kind, ()))

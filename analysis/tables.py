@@ -31,6 +31,7 @@ def build_tables(
     run: RunTables,
     config: SweepConfig | None = None,
     hosts: Mapping[str, Mapping[str, Any]] | None = None,
+    adapters: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Return the tables by name.
 
@@ -43,8 +44,9 @@ def build_tables(
         config: The run's configuration, for what is compared with what
             (`analysis.levels.comparisons`).
         hosts: What run.json notes of the hosts, for the costs that are no example's.
+        adapters: What it notes of the adapters, for those that were trained once a precision.
     """
-    compared = comparisons(levels(run.predictions), config)
+    compared = comparisons(levels(run.predictions), config, adapters)
     found = shifts(run, compared)
     context = Context.of(run.predictions)
     performance, cost = performance_table(run), cost_table(run, hosts)

@@ -33,7 +33,7 @@ def analyze(path: Path, console: Console) -> Path:
         raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
     config = parse_config(record["config"], f"{path}/run.json")
     run = RunTables.load(path)
-    tables = build_tables(run, config, record.get("hosts"))
+    tables = build_tables(run, config, record.get("hosts"), record.get("adapters"))
     write_tables(tables, path)
     write_figures(tables, run.predictions, path / "figures")
     report = write_report(

@@ -87,5 +87,8 @@ def test_words() -> None:
     again = {**row, "kind": "replicate", "other_model": "a#1"}
     assert compared(again) == "a → a#1"
     assert line_of(again, [row, again]) == "the same again"
+    trained = {**row, "kind": "precision_and_training", "other_precision": "nf4"}
+    assert compared(trained) == "fp32 → nf4"
+    assert line_of(trained, [trained]) == "nf4, trained in it"
     nf4 = {**row, "precision": "nf4"}
     assert line_of(nf4, [row, nf4]) == "b · nf4"

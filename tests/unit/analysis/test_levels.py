@@ -72,6 +72,38 @@ def test_each_adapter_has_its_precisions() -> None:
     assert len(brief(comparisons(found), "adapter")) == 2
 
 
+def test_adapters_trained_once_a_precision_are_two_trainings() -> None:
+    names = ("none", "both-seed0", "each-seed0", "file")
+    found = [at(precision=p, adapter=a) for p in ("fp32", "nf4", "int8") for a in names]
+    adapters = {
+        f"linear/{precision}": {
+            "both-seed0": {"digest": "d", "path": "p"},
+            "each-seed0": {"digest": f"trained-{precision}", "path": precision},
+            "file": {"digest": "f", "path": "p"},
+        }
+        for precision in ("fp32", "nf4", "int8")
+    }
+    kinds = ("precision", "precision_and_training")
+    made = brief(comparisons(found, adapters=adapters), *kinds)
+    assert sorted(made) == sorted(
+        (
+            "precision_and_training" if a == "each-seed0" else "precision",
+            f"linear/fp32/{a}",
+            f"linear/{p}/{a}",
+        )
+        for p in ("nf4", "int8")
+        for a in names
+    )
+    # what run.json doesn't say is told by the name
+    unknown = {(kind, at.split("/")[2]) for kind, at, _ in brief(comparisons(found), *kinds)}
+    assert unknown == {
+        ("precision", "none"),
+        ("precision", "file"),
+        ("precision_and_training", "both-seed0"),
+        ("precision_and_training", "each-seed0"),
+    }
+
+
 def test_models_against_the_first_of_the_configuration() -> None:
     models = [{"name": n, "path": "fake:linear"} for n in ("zeta", "beta", "alpha")]
     found = [at(n) for n in ("alpha", "beta", "zeta")]

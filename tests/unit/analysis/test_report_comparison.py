@@ -8,7 +8,9 @@ import pytest
 from analysis.report_comparison import MOST_LINES, comparison_grids, shift_grids
 from analysis.report_parts import Cell, Grid
 from analysis.report_tables import build_sections
+from analysis.tables import build_tables
 from tests.unit.analysis.comparison_tables import N, study
+from tests.unit.analysis.frames import prediction, run_of
 
 
 def by_caption(grids: list[Grid]) -> dict[str, Grid]:
@@ -58,6 +60,22 @@ def test_a_shift_is_judged_beside_the_accuracy() -> None:
     drift = cells(grids["Precisions against fp32"], "nf4", "lime")
     assert drift["Accuracy, difference"].text == "0.000"
     assert "Against training noise" not in drift
+
+
+def test_precisions_of_trainings_have_a_table_of_their_own() -> None:
+    """The adapter of one name was trained once in each precision, as run.json says."""
+    factors = [{"precision": p, "adapter": a} for p in ("fp32", "nf4") for a in ("none", "a-seed0")]
+    rows = [prediction(f"e{i}", [0.2, 0.8], 1, **f) for i in range(N) for f in factors]
+    for digests, own in (("xx", 0), ("xy", 1)):
+        adapters = {
+            f"tiny/{p}": {"a-seed0": {"digest": d, "path": ""}}
+            for p, d in zip(("fp32", "nf4"), digests, strict=True)
+        }
+        tables = build_tables(run_of(predictions=rows), adapters=adapters)
+        grids = by_caption(comparison_grids(tables))
+        assert len(grids["Precisions against fp32"].rows) == 2 - own
+        trained = "Precisions and trainings (an adapter trained in each) against fp32"
+        assert (trained in grids) is bool(own)
 
 
 def test_without_noise_there_is_no_verdict() -> None:

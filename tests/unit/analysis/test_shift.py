@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,23 @@ def test_training_noise_is_that_of_the_same_fine_tuning() -> None:
         rows += explained(1, i + 1, adapter=adapter)
     found = made(rows)[0].filter(pl.col("quantity") == "minus_training_seed")
     assert found["other_adapter"].unique().sort().to_list() == ["a-seed0", "a-seed1"]
+
+
+def test_two_trainings_in_two_precisions_are_judged_beside_training_noise() -> None:
+    rows = []
+    adapters = ("none", "a-seed0", "a-seed1", "b-seed0", "b-seed1")
+    for i, (precision, adapter) in enumerate(product(("fp32", "nf4"), adapters)):
+        rows += explained(1, i, precision=precision, adapter=adapter)
+    found, each = made(rows)
+    judged = found.filter(quantity="minus_training_seed", metric="spearman")
+    drift = judged.filter(kind="precision_and_training")
+    assert drift["adapter"].sort().to_list() == ["a-seed0", "a-seed1", "b-seed0", "b-seed1"]
+    assert judged.filter(kind="precision").is_empty()  # of the base, in which nothing was trained
+    noise = each.filter(pl.col("kind") == "training_seed", pl.col("adapter") == "a-seed0")
+    assert noise["precision"].unique().sort().to_list() == ["fp32", "nf4"]
+    own = each.filter(kind="precision_and_training", adapter="a-seed0")
+    row = only(drift, adapter="a-seed0")
+    assert row["value"] == pytest.approx(own["spearman"].mean() - noise["spearman"].mean())
 
 
 def three_labels(adapter: str, label: int, values: np.ndarray, **more: Any) -> tuple[Rows, Rows]:
