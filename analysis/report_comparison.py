@@ -34,6 +34,8 @@ _CAPTIONS = {
 }
 _SHIFT = (
     ("top3_overlap", "between"),
+    ("top5_overlap", "between"),
+    ("top10_overlap", "between"),
     ("sign_flip_ratio", "between"),
     ("abs_cosine_gain", "between"),
     ("mass_ratio", "between"),
@@ -144,8 +146,9 @@ def _movement(accuracy: Mapping[tuple[Any, ...], Row], cells: _Cells) -> _Named:
             text = _MOVED.get(judged["verdict"], str(judged["verdict"] or "–"))
             found[f"Against {name}"] = Cell(text, f"{cell.text} {cell.interval}")
     for metric, quantity in _SHIFT:
-        name = title_of(metric) + (", difference" if quantity == "difference" else "")
-        found[name] = _cell(cells.get((metric, quantity)), signed=quantity == "difference")
+        if (known := cells.get((metric, quantity))) is not None:  # texts may have fewer words
+            name = title_of(metric) + (", difference" if quantity == "difference" else "")
+            found[name] = _cell(known, signed=quantity == "difference")
     refused = f"{row['n_refused']} refused" if row["n_refused"] else ""
     n = max(each["n"] + each["n_undefined"] for each in cells.values())
     found["Examples"] = Cell(number(int(n)), refused)

@@ -86,6 +86,8 @@ _ALL = (
     MetricInfo("top3_jaccard", "none", 1, "Jaccard 1912, by |φ|", "Top-3 Jaccard"),
     MetricInfo("top5_overlap", "none", 1, _FEATURES + ", by |φ|", "Top-5 overlap"),
     MetricInfo("top5_jaccard", "none", 1, "Jaccard 1912, by |φ|", "Top-5 Jaccard"),
+    MetricInfo("top10_overlap", "none", 1, _FEATURES + ", by |φ|", "Top-10 overlap"),
+    MetricInfo("top10_jaccard", "none", 1, "Jaccard 1912, by |φ|", "Top-10 Jaccard"),
     MetricInfo("sign_flips", "none", 1, _OWN, "Sign flips"),
     MetricInfo("sign_flip_ratio", "none", 1, _OWN, "Share of sign flips"),
     MetricInfo("mass_ratio", "none", 1, _OWN, "Ratio of total magnitude"),

@@ -18,7 +18,7 @@ from engine.metrics.ranking import average_ranks, settle, top_share
 FloatMF: TypeAlias = npt.NDArray[np.float64]
 FloatM: TypeAlias = npt.NDArray[np.float64]
 
-SIZES = (1, 3, 5)
+SIZES = (1, 3, 5, 10)
 """k of the top sets."""
 BETWEEN = (
     "spearman",
@@ -32,6 +32,8 @@ BETWEEN = (
     "top3_jaccard",
     "top5_overlap",
     "top5_jaccard",
+    "top10_overlap",
+    "top10_jaccard",
     "sign_flips",
     "sign_flip_ratio",
     "mass_ratio",

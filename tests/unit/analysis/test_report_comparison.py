@@ -54,6 +54,8 @@ def test_a_shift_is_judged_beside_the_accuracy() -> None:
     assert lime["Against training noise"].text == "moved more"
     assert lime["Against estimator noise"].interval.startswith("−")
     assert lime["Accuracy, difference"].text == "+0.500"
+    assert "Top-5 overlap" in lime
+    assert "Top-10 overlap" not in lime  # of seven words
     # occlusion has no seed, so no estimator noise; a twin is no explainer of its own
     assert cells(grid, "sst-seed0", "occlusion")["Against estimator noise"] == Cell("–")
     assert {head[1] for head, _ in grid.rows} == {"lime", "occlusion"}

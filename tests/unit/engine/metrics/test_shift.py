@@ -93,6 +93,11 @@ def test_top_sets() -> None:
     assert found["top3_jaccard"] == pytest.approx(2 / 4)
     assert found["top5_overlap"] == pytest.approx(3 / 5)
     assert found["top5_jaccard"] == pytest.approx(3 / 7)
+    assert math.isnan(found["top10_overlap"])  # of seven features all are in both
+    many = one([*range(12, 0, -1)], [-12, 11, *range(1, 11)])  # each lacks two of the other's
+    assert many["top10_overlap"] == pytest.approx(8 / 10)
+    assert many["top10_jaccard"] == pytest.approx(8 / 12)
+    assert math.isnan(one([*range(10)], [*range(10)])["top10_jaccard"])
 
 
 def test_ties_for_the_last_places_count_in_part() -> None:
@@ -129,7 +134,7 @@ def test_likeness_does_not_depend_on_the_scale(by: float) -> None:
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
-    a, b = np.random.default_rng(1).normal(size=(2, 20, 7))
+    a, b = np.random.default_rng(1).normal(size=(2, 20, 12))
     together = between(a, b) | level(a)
     for i in range(20):
         alone = between(a[i : i + 1], b[i : i + 1]) | level(a[i : i + 1])
