@@ -1,5 +1,8 @@
 """Percentile bootstrap over examples, whole groups at a time, the same bytes on every machine.
 
+What was measured under several seeds of a training is averaged over them, and the seeds are drawn
+too: two levels, crossed, for every seed has the same examples.
+
 Sums run in numpy over rows in a fixed order and never through BLAS or a parallel group-by, so that
 neither the number of threads nor the order of the files changes a digit.
 """
@@ -26,9 +29,12 @@ _CACHED = 10_000_000
 """Weights kept for the next metric on the same examples."""
 
 FloatN: TypeAlias = npt.NDArray[np.float64]
+FloatSN: TypeAlias = npt.NDArray[np.float64]
 FloatBN: TypeAlias = npt.NDArray[np.float64]
+FloatBS: TypeAlias = npt.NDArray[np.float64]
 FloatBM: TypeAlias = npt.NDArray[np.float64]
 IntN: TypeAlias = npt.NDArray[np.int64]
+BoolN: TypeAlias = npt.NDArray[np.bool_]
 Statistic: TypeAlias = Callable[[FloatBN], FloatBM]
 """Weights of the examples [B, N], one row a resample -> M statistics of each [B, M], NaN where one
 is not defined."""
@@ -79,20 +85,68 @@ def estimates(
             row, so that rows of the same examples share their resamples.
         resamples: Number of resamples.
     """
-    n, n_groups = len(codes_N), len(np.unique(codes_N))
-    values = statistic(np.ones((1, n)))[0] if n else np.array([])
+    return mean_over_seeds([statistic], codes_N, key, resamples)
+
+
+def mean_over_seeds(
+    statistics: Sequence[Statistic],
+    codes_N: IntN,
+    key: Sequence[str],
+    resamples: int = RESAMPLES,
+) -> list[Estimate]:
+    """Return M statistics averaged over the seeds that they were measured under.
+
+    A resample draws groups of examples, the same ones for all of the S seeds, and S − 1 seeds with
+    replacement: so many give the mean over seeds its variance s² / S, which S drawn ones would
+    understate by a third if there are three (McCarthy & Snowden 1985). A seed for which a statistic
+    is not defined has no part in its mean.
+
+    Args:
+        statistics: For each seed a function of the examples' weights, all of M statistics.
+        codes_N: Group of each example, from `group_codes`.
+        key: As in `estimates`; the groups that are drawn are the same as there.
+        resamples: Number of resamples.
+    """
+    n, n_groups, n_seeds = len(codes_N), len(np.unique(codes_N)), len(statistics)
+    every = np.ones((1, n))
+    values = _average([s(every) for s in statistics], np.ones((1, n_seeds)))[0] if n else []
     if n_groups < 2:
         return [Estimate(_number(v), n, groups=n_groups) for v in values]
-    draws = np.concatenate([statistic(w) for w in _weights(codes_N, tuple(key), resamples)])
+    seeds, draws, start = _seed_weights(n_seeds, tuple(key), resamples), [], 0
+    for weights in _weights(codes_N, tuple(key), resamples):
+        own = seeds[start : start + len(weights)]
+        draws.append(_average([s(weights) for s in statistics], own))
+        start += len(weights)
+    each = np.concatenate(draws)
     return [
-        Estimate(_number(v), n, *_interval(draws[:, m], v), n_groups) for m, v in enumerate(values)
+        Estimate(_number(v), n, *_interval(each[:, m], v), n_groups) for m, v in enumerate(values)
     ]
 
 
-def mean(values_N: FloatN, codes_N: IntN, key: Sequence[str]) -> Estimate:
-    """Return the mean of values [N] with its interval; NaN values are left out."""
-    values, codes = _defined(values_N, codes_N)
-    return _one(lambda w: (w * values).sum(axis=1) / w.sum(axis=1), codes, key)
+def of_some(own_N: BoolN, statistic: Statistic) -> Statistic:
+    """Return a statistic of some of the examples, NaN for resamples that have none of these."""
+    if own_N.all():
+        return statistic
+
+    def narrowed(weights: FloatBN) -> FloatBM:
+        own = weights[:, own_N]
+        none = own.sum(axis=1, keepdims=True) == 0
+        return np.where(none, np.nan, statistic(np.where(none, 1.0, own)))
+
+    return narrowed
+
+
+def mean(values_SN: FloatN | FloatSN, codes_N: IntN, key: Sequence[str]) -> Estimate:
+    """Return the mean of values [N] with its interval; NaN values are left out.
+
+    Of values [S, N] of S seeds it is the average of their means, as in `mean_over_seeds`; `n`
+    counts the examples that have a value under any of them.
+    """
+
+    def of(values: FloatN) -> Statistic:
+        return lambda w: (w * values).sum(axis=1, keepdims=True) / w.sum(axis=1, keepdims=True)
+
+    return _of_defined(of, values_SN, codes_N, key)
 
 
 def ratio(over_N: FloatN, under_N: FloatN, codes_N: IntN, key: Sequence[str]) -> Estimate:
@@ -103,34 +157,70 @@ def ratio(over_N: FloatN, under_N: FloatN, codes_N: IntN, key: Sequence[str]) ->
         safe = np.where(under > 0, under, 1.0)
         return np.where(under > 0, (weights * over_N).sum(axis=1) / safe, np.nan)
 
-    return _one(statistic, codes_N, key)
-
-
-def median(values_N: FloatN, codes_N: IntN, key: Sequence[str]) -> Estimate:
-    """Return the median of values [N] with its interval; NaN values are left out."""
-    values, codes = _defined(values_N, codes_N)
-    rank = np.argsort(values, kind="stable")
-    ordered = values[rank]
-
-    def statistic(weights: FloatBN) -> FloatN:
-        below = np.cumsum(weights[:, rank], axis=1)
-        last = below[:, -1:] - 1
-        low = (below > np.floor(last / 2)).argmax(axis=1)
-        high = (below > np.ceil(last / 2)).argmax(axis=1)
-        return (ordered[low] + ordered[high]) / 2
-
-    return _one(statistic, codes, key)
-
-
-def _one(statistic: Callable[[FloatBN], FloatN], codes_N: IntN, key: Sequence[str]) -> Estimate:
     if not len(codes_N):
         return Estimate(None, 0)
     return estimates(lambda weights: statistic(weights)[:, None], codes_N, key)[0]
 
 
-def _defined(values_N: FloatN, codes_N: IntN) -> tuple[FloatN, IntN]:
-    keep = ~np.isnan(values_N)
-    return values_N[keep], codes_N[keep]
+def median(values_SN: FloatN | FloatSN, codes_N: IntN, key: Sequence[str]) -> Estimate:
+    """Return the median of values [N] with its interval; NaN values are left out.
+
+    Of values [S, N] of S seeds it is the average of their medians, as in `mean`.
+    """
+
+    def of(values: FloatN) -> Statistic:
+        rank = np.argsort(values, kind="stable")
+        ordered = values[rank]
+
+        def statistic(weights: FloatBN) -> FloatBM:
+            below = np.cumsum(weights[:, rank], axis=1)
+            last = below[:, -1:] - 1
+            low = (below > np.floor(last / 2)).argmax(axis=1)
+            high = (below > np.ceil(last / 2)).argmax(axis=1)
+            return ((ordered[low] + ordered[high]) / 2)[:, None]
+
+        return statistic
+
+    return _of_defined(of, values_SN, codes_N, key)
+
+
+def _of_defined(
+    of: Callable[[FloatN], Statistic],
+    values_SN: FloatN | FloatSN,
+    codes_N: IntN,
+    key: Sequence[str],
+) -> Estimate:
+    """Return an estimate by the statistic that `of` makes of the defined values of each seed."""
+    values = np.atleast_2d(values_SN)
+    defined = ~np.isnan(values)
+    keep = defined.any(axis=0)
+    if not keep.any():
+        return Estimate(None, 0)
+    statistics = [
+        of_some(own[keep], of(row[own]))
+        for row, own in zip(values, defined, strict=True)
+        if own.any()
+    ]
+    return mean_over_seeds(statistics, codes_N[keep], key)[0]
+
+
+def _average(found: Sequence[FloatBM], seeds_BS: FloatBS) -> FloatBM:
+    """Return the mean over seeds [B, M] of statistics, those that are NaN left out."""
+    each = np.stack(found)
+    defined = ~np.isnan(each)
+    weights = seeds_BS.T[:, :, None] * defined
+    total = weights.sum(axis=0)
+    added = (weights * np.where(defined, each, 0.0)).sum(axis=0)
+    return np.where(total > 0, added / np.where(total > 0, total, 1.0), np.nan)
+
+
+def _seed_weights(n_seeds: int, key: tuple[str, ...], resamples: int) -> FloatBS:
+    """Return how often each resample has each seed [B, S]."""
+    if n_seeds < 2:
+        return np.ones((resamples, n_seeds))
+    rng = generator("bootstrap", "seeds", *key)
+    drawn = rng.integers(0, n_seeds, size=(resamples, n_seeds - 1))
+    return (drawn[:, :, None] == np.arange(n_seeds)).sum(axis=1).astype(np.float64)
 
 
 def _weights(codes_N: IntN, key: tuple[str, ...], resamples: int) -> Iterator[FloatBN]:

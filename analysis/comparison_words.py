@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.levels import NOISE
-from analysis.select import Row, combination, varying
+from analysis.levels import ANY_SEED, NOISE
+from analysis.select import Row, varying
 from engine.schema import FACTORS
 
 NOISE_NAMES = {
@@ -36,10 +36,18 @@ def factor_of(kind: str) -> str:
     return _DIFFERS.get(kind, "explainer")
 
 
+def said(row: Mapping[str, Any], column: str) -> str:
+    """Return a value to read: what averages the seeds of a training says how many there are."""
+    value = str(row[column])
+    if column not in ("adapter", "other_adapter") or not value.endswith(ANY_SEED):
+        return value
+    return f"{value.removesuffix(ANY_SEED)}, mean of {row['n_seeds']} seeds"
+
+
 def compared(row: Mapping[str, Any]) -> str:
     """Return both sides, such as `fp32 → nf4`."""
     factor = factor_of(row["kind"])
-    return f"{row[factor]} → {row[f'other_{factor}']}"
+    return f"{said(row, factor)} → {said(row, f'other_{factor}')}"
 
 
 def context_columns(rows: Sequence[Row]) -> list[str]:
@@ -60,9 +68,9 @@ def line_of(row: Mapping[str, Any], rows: Sequence[Row]) -> str:
     elif kind == "precision_and_training":
         what = f"{row['other_precision']}, trained in it"
     else:
-        what = str(row[f"other_{kind}"])
+        what = said(row, f"other_{kind}")
     others = [c for c in context_columns(rows) if c != _DIFFERS.get(kind)]
-    return " · ".join(part for part in (what, combination(row, others)) if part)
+    return " · ".join([what, *(said(row, column) for column in others)])
 
 
 def without_twins(rows: Sequence[Row]) -> list[Row]:

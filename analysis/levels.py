@@ -32,6 +32,8 @@ NOISE: tuple[Kind, ...] = ("explainer_seed", "training_seed", "replicate")
 PRECISIONS = ("fp32", "auto", "bf16", "fp16", "int8", "nf4", "fp4")
 """From the finest: the first that a model has is what the others are compared with."""
 
+ANY_SEED = "-seed*"
+"""Ends the name of a training whose seeds are averaged."""
 _SEEDED = re.compile(r"(?P<family>.+)-seed(?P<seed>\d+)")
 
 
@@ -113,6 +115,24 @@ def family_of(adapter: str) -> tuple[str, int] | None:
     """Return the fine-tuning and the training seed that an adapter's name says, if it does."""
     found = _SEEDED.fullmatch(adapter)
     return (found["family"], int(found["seed"])) if found else None
+
+
+def training_of(comparison: Comparison) -> Comparison | None:
+    """Return the comparison of the training that this one is of a seed of, if it is.
+
+    Its adapters are named `NAME-seed*`; it is the same for all seeds. There is none of noise, which
+    is what the seeds differ by.
+    """
+    own = family_of(comparison.other.adapter)
+    if own is None or comparison.kind in NOISE:
+        return None
+    if family_of(comparison.reference.adapter) not in (None, own):
+        return None
+    name = own[0] + ANY_SEED
+    reference, other = comparison.reference, comparison.other._replace(adapter=name)
+    if family_of(reference.adapter):
+        reference = reference._replace(adapter=name)
+    return Comparison(comparison.kind, reference, other)
 
 
 # ---- what the configuration says

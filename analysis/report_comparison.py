@@ -12,6 +12,7 @@ from analysis.comparison_words import (
     context_columns,
     factor_of,
     is_noise,
+    said,
     without_twins,
 )
 from analysis.report_parts import Cell, Grid, cell_of, number, words_of
@@ -109,8 +110,8 @@ def _grid(
     shown = []
     for line in list(lines.values())[:MOST_LINES]:
         row = next(iter(line.values()))
-        head = str(row[f"other_{factor}"]) if one else compared(row)
-        shown.append(([head, *(str(row[key]) for key in keys)], cells_of(line)))
+        head = said(row, f"other_{factor}") if one else compared(row)
+        shown.append(([head, *(said(row, key) for key in keys)], cells_of(line)))
     columns = list(dict.fromkeys(name for _, cells in shown for name in cells))
     heads = [factor if one else "compared", *(words_of(key) for key in keys)]
     filled = [(head, [cells.get(c, Cell("–")) for c in columns]) for head, cells in shown]

@@ -16,20 +16,24 @@ from analysis.bootstrap import (
     FloatBM,
     FloatBN,
     FloatN,
+    FloatSN,
     IntN,
-    estimates,
+    Statistic,
     group_codes,
     mean,
+    mean_over_seeds,
+    of_some,
 )
-from analysis.comparison import COMPARISON_COLUMNS
+from analysis.comparison import COMPARISON_COLUMNS, SEEDS
 from analysis.context import MIN_GROUPS, TOO_FEW
-from analysis.levels import NOISE, Comparison, Kind, Level
+from analysis.levels import NOISE, Comparison, Kind, Level, training_of
 from analysis.shift_examples import EXPLAINED_COLUMNS, SIDES, Shift
 from analysis.tidy import FACTOR_COLUMNS, Columns, Row, measure, table
 from engine.metrics.paired import EFFECT_SIZES, effect_sizes
 from engine.metrics.shift import BETWEEN, LEVEL
 
 SHIFT_COLUMNS: Columns = {
+    **SEEDS,
     "quantity": pl.String,
     "n_undefined": pl.Int64,
     "n_refused": pl.Int64,
@@ -56,54 +60,81 @@ def attribution_shift_table(found: Sequence[Shift]) -> pl.DataFrame:
     `minus_training_seed` and `minus_replicate` are mean differences to the noise of that kind on
     the same examples and for the same classes, below 0 where the levels are less alike than noise
     makes them (above 0 for sign flips), with a `verdict`.
+
+    Shifts that differ in the seed of a training alone follow once more as one, averaged over seeds
+    and examples. Then `n` are the examples that have a value under any seed, and intervals and
+    verdicts are of new examples and new seeds (`mean_over_seeds`).
     """
     noise = _Noise(found)
-    rows: list[Row] = []
+    trainings: dict[tuple[Comparison, tuple[str, ...], str], list[Shift]] = {}
     for shift in found:
-        for row in _rows(shift, noise):
-            rows.append({**shift.keys, **row})
+        if training := training_of(shift.comparison):
+            key = training, shift.game, shift.other_explainer
+            trainings.setdefault(key, []).append(shift)
+    several = {key: seeds for key, seeds in trainings.items() if len(seeds) > 1}
+    rows: list[Row] = []
+    for seeds in (*([shift] for shift in found), *several.values()):
+        rows += _rows(seeds, noise)
     return table(rows, FACTOR_COLUMNS, COMPARISON_COLUMNS, EXPLAINED_COLUMNS, SHIFT_COLUMNS)
 
 
-def _rows(shift: Shift, noise: _Noise) -> Iterator[Row]:
-    compared = shift.frame.filter(pl.col("refused").is_null())
-    refused = shift.frame.height - compared.height
-    codes = group_codes(compared["example"].to_list(), compared["group"].to_list())
+def _rows(seeds: Sequence[Shift], noise: _Noise) -> Iterator[Row]:
+    """Yield the rows of a comparison, or of those of a training's seeds, averaged."""
+    shift = seeds[0]
+    if len(seeds) > 1 and (training := training_of(shift.comparison)):
+        shift = shift._replace(comparison=training)
     key = shift.comparison.reference
+    every = pl.concat([each.frame.select("example", "group", "refused") for each in seeds])
+    examples = every.filter(pl.col("refused").is_null()).unique("example").sort("example")
+    codes = group_codes(examples["example"].to_list(), examples["group"].to_list())
+    refused = every["example"].n_unique() - examples.height
+    compared = [
+        examples.select("example").join(
+            each.frame.filter(pl.col("refused").is_null()),
+            on="example",
+            how="left",
+            maintain_order="left",
+        )
+        for each in seeds
+    ]
 
     def row(metric: str, quantity: str, estimate: Estimate, verdict: str | None = None) -> Row:
-        missing = compared.height - estimate.n
         return {
+            **shift.keys,
+            "n_seeds": len(seeds),
             "quantity": quantity,
-            "n_undefined": missing,
+            "n_undefined": examples.height - estimate.n,
             "n_refused": refused,
             "verdict": verdict,
             **measure(metric, estimate),
         }
 
-    references = {} if shift.comparison.kind in NOISE else noise.of(shift, compared)
+    judged = shift.comparison.kind not in NOISE
+    references = [noise.of(*each) if judged else {} for each in zip(seeds, compared, strict=True)]
+    kinds = [kind for kind in NOISE if all(kind in found for found in references)]
     for metric in BETWEEN:
         values = _numbers(compared, metric)
         if metric == "mass_ratio":
             yield row(metric, "between", _geometric(values, codes, key))
             continue
         yield row(metric, "between", mean(values, codes, key))
-        for kind, frame in references.items():
-            if metric in (*ALIKE, *LESS_ALIKE):
-                over = mean(values - _numbers(frame, metric), codes, key)
-                yield row(metric, f"minus_{kind}", over, _verdict(metric, over))
+        for kind in kinds if metric in (*ALIKE, *LESS_ALIKE) else ():
+            by_noise = _numbers([found[kind] for found in references], metric)
+            over = mean(values - by_noise, codes, key)
+            yield row(metric, f"minus_{kind}", over, _verdict(metric, over))
     for metric in LEVEL:
         a, b = (_numbers(compared, f"{metric}_{side}") for side in SIDES)
         for quantity, estimate in _paired(a, b, codes, key):
             yield row(metric, quantity, estimate)
 
 
-def _numbers(frame: pl.DataFrame, column: str) -> FloatN:
-    return frame[column].fill_null(np.nan).to_numpy().astype(np.float64)
+def _numbers(frames: Sequence[pl.DataFrame], column: str) -> FloatSN:
+    columns = [frame[column].fill_null(np.nan).to_numpy().astype(np.float64) for frame in frames]
+    return np.stack(columns)
 
 
-def _geometric(values_N: FloatN, codes_N: IntN, key: Sequence[str]) -> Estimate:
-    logs = mean(np.log(values_N), codes_N, key)
+def _geometric(values_SN: FloatSN, codes_N: IntN, key: Sequence[str]) -> Estimate:
+    logs = mean(np.log(values_SN), codes_N, key)
 
     def back(value: float | None) -> float | None:
         return None if value is None else float(np.exp(value))
@@ -114,22 +145,30 @@ def _geometric(values_N: FloatN, codes_N: IntN, key: Sequence[str]) -> Estimate:
 
 
 def _paired(
-    a_N: FloatN, b_N: FloatN, codes_N: IntN, key: Sequence[str]
+    a_SN: FloatSN, b_SN: FloatSN, codes_N: IntN, key: Sequence[str]
 ) -> Iterator[tuple[str, Estimate]]:
     """Yield means and effect sizes of the examples on which both sides are defined."""
-    keep = ~np.isnan(a_N + b_N)
-    a, b = a_N[keep], b_N[keep]
 
-    def statistic(weights: FloatBN) -> FloatBM:
-        n = weights.sum(axis=1)
-        means = [(weights * x).sum(axis=1) / n for x in (a, b, b - a)]
-        return np.concatenate([np.stack(means, axis=1), effect_sizes(a, b, weights)], axis=1)
+    def of(a: FloatN, b: FloatN) -> Statistic:
+        def statistic(weights: FloatBN) -> FloatBM:
+            n = weights.sum(axis=1)
+            means = [(weights * x).sum(axis=1) / n for x in (a, b, b - a)]
+            return np.concatenate([np.stack(means, axis=1), effect_sizes(a, b, weights)], axis=1)
 
+        return statistic
+
+    defined = ~np.isnan(a_SN + b_SN)
+    keep = defined.any(axis=0)
     names = ("reference", "other", "difference", *EFFECT_SIZES)
-    if not len(a):
+    if not keep.any():
         yield from ((name, Estimate(None, 0)) for name in names)
         return
-    yield from zip(names, estimates(statistic, codes_N[keep], key), strict=True)
+    statistics = [
+        of_some(own[keep], of(a[own], b[own]))
+        for a, b, own in zip(a_SN, b_SN, defined, strict=True)
+        if own.any()
+    ]
+    yield from zip(names, mean_over_seeds(statistics, codes_N[keep], key), strict=True)
 
 
 def _verdict(metric: str, over: Estimate) -> str | None:

@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.bootstrap import Estimate, estimates, group_codes, mean, median, ratio
+from analysis.bootstrap import (
+    Estimate,
+    Statistic,
+    estimates,
+    group_codes,
+    mean,
+    mean_over_seeds,
+    median,
+    of_some,
+    ratio,
+)
 
 KEY = ("data", "model")
 
@@ -110,3 +120,78 @@ def test_large_samples_run_in_chunks_and_keep_whole_groups() -> None:
     estimates(statistic, np.repeat(np.arange(15_000), 2), KEY, resamples=400)
     assert len(totals) == 401
     assert set(totals) == {30_000.0}
+
+
+# ---- several seeds on the same examples
+
+
+def test_seeds_are_averaged_and_one_alone_is_as_without() -> None:
+    values = np.random.default_rng(6).normal(size=(3, 20))
+    found = mean(values, alone(20), KEY)
+    assert found.value == pytest.approx(values.mean())
+    assert (found.n, found.groups) == (20, 20)
+    assert mean(values[:1], alone(20), KEY) == mean(values[0], alone(20), KEY)
+    assert median(values, alone(20), KEY).value == pytest.approx(np.median(values, axis=1).mean())
+    # equal seeds add nothing: the same groups are drawn as for one
+    equal = mean(np.repeat(values[:1], 3, axis=0), alone(20), KEY)
+    assert equal == pytest.approx(mean(values[0], alone(20), KEY))
+
+
+def test_what_differs_between_seeds_widens_the_interval() -> None:
+    examples = np.random.default_rng(7).normal(size=200)
+    far = mean(np.stack([examples - 1, examples + 1]), alone(200), KEY)
+    assert far.ci_low == pytest.approx(examples.mean() - 1, abs=0.2)
+    assert far.ci_high == pytest.approx(examples.mean() + 1, abs=0.2)
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+def test_the_variance_over_seeds_is_not_understated(n_seeds: int) -> None:
+    """S − 1 of S seeds are drawn: the variance of their mean is s² / S, s² with S − 1."""
+    seeds = np.random.default_rng(n_seeds).normal(size=n_seeds)
+    draws = []
+    for i in range(300):  # an interval of one resample is that resample
+
+        def constant(value: float) -> Statistic:
+            return lambda weights: np.full((len(weights), 1), value)
+
+        statistics = [constant(value) for value in seeds]
+        (found,) = mean_over_seeds(statistics, alone(2), (str(i),), resamples=1)
+        assert found.value == pytest.approx(seeds.mean())
+        draws.append(found.ci_low)
+    assert np.mean(draws) == pytest.approx(seeds.mean(), abs=0.2)
+    assert np.var(draws) == pytest.approx(seeds.var(ddof=1) / n_seeds, rel=0.2)
+
+
+def test_intervals_are_of_new_seeds_too() -> None:
+    rng = np.random.default_rng(8)
+    hits, narrow = 0, 0
+    for i in range(150):
+        values = rng.normal(size=(6, 1)) + rng.normal(size=25) + 0.3 * rng.normal(size=(6, 25))
+        found = mean(values, alone(25), (str(i),))
+        hits += found.ci_low <= 0 <= found.ci_high
+        fixed = mean(values.mean(axis=0), alone(25), (str(i),))
+        narrow += fixed.ci_low <= 0 <= fixed.ci_high
+    assert hits / 150 >= 0.85
+    assert narrow < hits - 20
+
+
+def test_values_that_some_seeds_lack() -> None:
+    nan = np.nan
+    found = mean(np.array([[1.0, nan, 3.0, nan], [5.0, 7.0, nan, nan]]), alone(4), KEY)
+    assert (found.value, found.n, found.groups) == (4.0, 3, 3)  # (2 + 6) / 2
+    assert found.ci_low is not None
+    assert 1.0 <= found.ci_low <= found.ci_high <= 7.0
+    # a seed without any value is none
+    lacking = mean(np.array([[1.0, 2.0], [nan, nan]]), alone(2), KEY)
+    assert lacking == mean(np.array([1.0, 2.0]), alone(2), KEY)
+    assert mean(np.full((2, 3), nan), alone(3), KEY) == (None, 0, None, None, 0)
+
+
+def test_a_statistic_of_some_examples_is_undefined_without_them() -> None:
+    def total(weights: np.ndarray) -> np.ndarray:
+        return weights.sum(axis=1, keepdims=True)
+
+    narrowed = of_some(np.array([True, False, True]), total)
+    weights = np.array([[1.0, 5.0, 2.0], [0.0, 3.0, 0.0]])
+    assert narrowed(weights)[0, 0] == 3.0
+    assert np.isnan(narrowed(weights)[1, 0])

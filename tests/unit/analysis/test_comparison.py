@@ -98,7 +98,8 @@ def test_only_examples_that_both_predicted_count() -> None:
 
 def test_columns_name_both_levels() -> None:
     found = table(two_levels()[0])
-    names = ["kind", "other_model", "other_precision", "other_adapter", "class", "quantity"]
+    names = ["kind", "other_model", "other_precision", "other_adapter"]
+    names += ["n_seeds", "class", "quantity"]
     assert found.columns == [*FACTORS, *names, *TIDY.names]
     assert found.select("adapter", "other_adapter", "kind").unique().rows() == [
         ("none", "tuned", "adapter")
@@ -113,6 +114,75 @@ def test_without_anything_to_compare_the_table_is_empty_with_its_columns() -> No
     # no example in common
     apart = [prediction("a", chosen(0), 0), prediction("b", chosen(0), 0, adapter="tuned")]
     assert table(apart).is_empty()
+
+
+def of_seeds(n: int = 60) -> tuple[Rows, np.ndarray]:
+    """Zero-shot and three seeds of one training; gold and what each of the four says [5, N]."""
+    rng = np.random.default_rng(1)
+    gold = rng.integers(0, 3, n)
+    shares = {"none": 0.4, "t-seed0": 0.7, "t-seed1": 0.8, "t-seed2": 0.9}
+    said = [np.where(rng.random(n) < p, gold, rng.integers(0, 3, n)) for p in shares.values()]
+    rows = [
+        prediction(f"e{i:03d}", chosen(labels[i], 3), int(gold[i]), adapter=adapter)
+        for adapter, labels in zip(shares, said, strict=True)
+        for i in range(n)
+    ]
+    return rows, np.stack([gold, *said])
+
+
+def test_the_seeds_of_a_training_are_averaged() -> None:
+    rows, (gold, *said) = of_seeds()
+    found = table(rows)
+    assert set(found.filter(pl.col("n_seeds") > 1)["other_adapter"]) == {"t-seed*"}
+    assert set(found.filter(pl.col("n_seeds") == 1)["other_adapter"]) == {
+        "t-seed0", "t-seed1", "t-seed2"
+    }  # fmt: skip
+    key = {"other_adapter": "t-seed*", "kind": "adapter", "n_seeds": 3}
+    for metric, of, define in (
+        ("accuracy", None, oracle.accuracy_score),
+        ("f1", "macro", lambda a, b: oracle.f1_score(a, b, average="macro")),
+        ("mcc", None, oracle.matthews_corrcoef),
+    ):
+        base, *each = (define(gold, labels) for labels in said)
+        wanted = {"reference": base, "other": np.mean(each), "difference": np.mean(each) - base}
+        for quantity, value in wanted.items():
+            row = only(found, metric=metric, quantity=quantity, **{"class": of}, **key)
+            assert row["value"] == pytest.approx(value)
+            assert row["n"] == 60
+            assert row["ci_low"] < row["value"] < row["ci_high"]
+    alike = [(said[0] == labels).mean() for labels in said[1:]]
+    row = only(found, metric="prediction_agreement", **key)
+    assert row["value"] == pytest.approx(np.mean(alike))
+    # an average is right or wrong about no example
+    pooled = found.filter(pl.col("n_seeds") > 1)
+    assert pooled.filter(pl.col("metric").str.contains("mcnemar|only")).is_empty()
+
+
+def test_the_interval_over_seeds_is_wider_than_that_of_a_fixed_one() -> None:
+    rows, (gold, *_) = of_seeds()
+    wrong = {"t-seed0": 0.6, "t-seed1": 0.3, "t-seed2": 0.0}
+    for row in rows:
+        if (share := wrong.get(row["adapter"])) is not None:
+            i = int(row["example"][1:])
+            label = (gold[i] + 1) % 3 if i < share * 60 else gold[i]
+            row["predicted"] = int(label)
+    key = {"metric": "accuracy", "quantity": "other"}
+    found = table(rows)
+    width = {
+        adapter: row["ci_high"] - row["ci_low"]
+        for adapter in ("t-seed0", "t-seed1", "t-seed*")
+        for row in [only(found, kind="adapter", other_adapter=adapter, **key)]
+    }
+    assert width["t-seed*"] > 1.3 * max(width["t-seed0"], width["t-seed1"])
+
+
+def test_only_examples_that_every_seed_predicted_are_averaged() -> None:
+    rows, _ = of_seeds()
+    rows = [r for r in rows if r["adapter"] != "t-seed1" or r["example"] >= "e010"]
+    key = {"metric": "accuracy", "quantity": "other", "kind": "adapter"}
+    found = table(rows)
+    assert only(found, other_adapter="t-seed*", **key)["n"] == 50
+    assert only(found, other_adapter="t-seed0", **key)["n"] == 60
 
 
 def test_continuations_have_nothing_to_be_right_about() -> None:

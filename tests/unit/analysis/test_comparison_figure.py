@@ -17,9 +17,14 @@ def labels(tables: dict[str, pl.DataFrame]) -> list[str]:
 
 def test_noise_stands_below_what_was_meant() -> None:
     found = labels(study("lime", "lime.1", "occlusion"))
-    assert found[:3] == ["sst-seed0 · fp32", "sst-seed1 · fp32", "nf4 · none"]
-    assert found[3] == "sst-seed0 → sst-seed1 · fp32"
-    assert found[4:] == [
+    assert found[:4] == [
+        "sst-seed0 · fp32",
+        "sst-seed1 · fp32",
+        "nf4 · none",
+        "sst, mean of 2 seeds · fp32",
+    ]
+    assert found[4] == "sst-seed0 → sst-seed1 · fp32"
+    assert found[5:] == [
         "explainer’s seed · fp32 · none",
         "explainer’s seed · fp32 · sst-seed0",
         "explainer’s seed · fp32 · sst-seed1",
@@ -29,7 +34,7 @@ def test_noise_stands_below_what_was_meant() -> None:
     assert drawing is not None
     (axes,) = drawing.figure.axes
     dashed = [line for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]]
-    assert [line.get_ydata()[0] for line in dashed] == [2.5]
+    assert [line.get_ydata()[0] for line in dashed] == [3.5]
     legend = axes.get_legend()
     assert legend is not None
     # the twin is there for the noise only

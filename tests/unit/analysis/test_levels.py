@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from analysis.levels import Comparison, Level, comparisons, family_of
+from analysis.levels import Comparison, Level, comparisons, family_of, training_of
 from engine.config import ModelConfig
 from tests.unit.fake_sweep import sweep
 
@@ -102,6 +102,21 @@ def test_adapters_trained_once_a_precision_are_two_trainings() -> None:
         ("precision_and_training", "both-seed0"),
         ("precision_and_training", "each-seed0"),
     }
+
+
+def test_what_a_comparison_is_a_seed_of() -> None:
+    names = ("none", "a-seed0", "a-seed1")
+    found = [at(precision=p, adapter=a) for p in ("fp32", "nf4") for a in names]
+    made = comparisons(found)
+    trainings = {c: t for c in made if (t := training_of(c))}
+    assert brief(list(dict.fromkeys(trainings.values()))) == [
+        ("adapter", "linear/fp32/none", "linear/fp32/a-seed*"),
+        ("adapter", "linear/nf4/none", "linear/nf4/a-seed*"),
+        ("precision_and_training", "linear/fp32/a-seed*", "linear/nf4/a-seed*"),
+    ]
+    assert {c.kind for c in made if c not in trainings} == {"precision", "training_seed"}
+    other_seed = Comparison("model", at(adapter="a-seed0"), at("b", adapter="a-seed1"))
+    assert training_of(other_seed) is None
 
 
 def test_models_against_the_first_of_the_configuration() -> None:

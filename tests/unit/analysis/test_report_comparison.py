@@ -46,6 +46,20 @@ def test_how_both_predict() -> None:
     assert line["Examples"].text == str(N)
 
 
+def test_seeds_of_a_training_have_a_line_together() -> None:
+    tables = study("lime", "lime.1")
+    grid = by_caption(comparison_grids(tables))["Adapters against the model itself"]
+    heads = [head for head, _ in grid.rows]
+    assert heads == [["sst-seed0"], ["sst-seed1"], ["sst, mean of 2 seeds"]]
+    line = cells(grid, "sst, mean of 2 seeds")
+    assert line["Accuracy, difference"].text == "+0.500"
+    assert line["McNemar mid-p"] == line["Right alone, reference / other"] == Cell("–")
+    shift = by_caption(shift_grids(tables))["Adapters against the model itself"]
+    moved = cells(shift, "sst, mean of 2 seeds", "lime")
+    assert moved["Accuracy, difference"].text == "+0.500"
+    assert moved["Against training noise"].text == "moved more"
+
+
 def test_a_shift_is_judged_beside_the_accuracy() -> None:
     grids = by_caption(shift_grids(study("lime", "lime.1", "occlusion")))
     grid = grids["Adapters against the model itself"]
@@ -114,7 +128,7 @@ def test_many_comparisons_are_cut() -> None:
     tables["comparison"] = pl.concat(every)
     grid = comparison_grids(tables)[0]
     assert len(grid.rows) == MOST_LINES
-    assert grid.caption.endswith(f"the first {MOST_LINES} of {2 * MOST_LINES}")
+    assert grid.caption.endswith(f"the first {MOST_LINES} of {3 * MOST_LINES}")
 
 
 @pytest.mark.parametrize("explained", [True, False])

@@ -144,7 +144,7 @@ def test_training_noise_is_that_of_the_same_fine_tuning() -> None:
     for i, adapter in enumerate(("a-seed0", "a-seed1", "b-seed0", "plain")):
         rows += explained(1, i + 1, adapter=adapter)
     found = made(rows)[0].filter(pl.col("quantity") == "minus_training_seed")
-    assert found["other_adapter"].unique().sort().to_list() == ["a-seed0", "a-seed1"]
+    assert found["other_adapter"].unique().sort().to_list() == ["a-seed*", "a-seed0", "a-seed1"]
 
 
 def test_two_trainings_in_two_precisions_are_judged_beside_training_noise() -> None:
@@ -154,7 +154,7 @@ def test_two_trainings_in_two_precisions_are_judged_beside_training_noise() -> N
         rows += explained(1, i, precision=precision, adapter=adapter)
     found, each = made(rows)
     judged = found.filter(quantity="minus_training_seed", metric="spearman")
-    drift = judged.filter(kind="precision_and_training")
+    drift = judged.filter(kind="precision_and_training", n_seeds=1)
     assert drift["adapter"].sort().to_list() == ["a-seed0", "a-seed1", "b-seed0", "b-seed1"]
     assert judged.filter(kind="precision").is_empty()  # of the base, in which nothing was trained
     noise = each.filter(pl.col("kind") == "training_seed", pl.col("adapter") == "a-seed0")
@@ -162,6 +162,59 @@ def test_two_trainings_in_two_precisions_are_judged_beside_training_noise() -> N
     own = each.filter(kind="precision_and_training", adapter="a-seed0")
     row = only(drift, adapter="a-seed0")
     assert row["value"] == pytest.approx(own["spearman"].mean() - noise["spearman"].mean())
+
+
+def test_the_seeds_of_a_training_are_averaged() -> None:
+    rows = [*explained(0, 0), *explained(0.2, 9, explainer="lime.1")]
+    for i, adapter in enumerate(("a-seed0", "a-seed1", "a-seed2", "b-seed0")):
+        rows += explained(0.3 + i, i + 1, shift=1, adapter=adapter)
+    lacking = next(r for r in rows if (r["adapter"], r["example"]) == ("a-seed1", "e003"))
+    lacking["spans"] = lacking["spans"][::-1]
+    found, each = made(rows, sweep(*TWINS))
+    pooled = found.filter(pl.col("n_seeds") > 1)
+    assert pooled.select("kind", "adapter", "other_adapter", "n_seeds").unique().rows() == [
+        ("adapter", "none", "a-seed*", 3)
+    ]
+    assert set(pooled["quantity"]) == set(found.filter(kind="adapter")["quantity"])
+    of_seed = [
+        each.filter(kind="adapter", other_adapter=f"a-seed{i}", explainer="lime") for i in range(3)
+    ]
+    key = {"other_adapter": "a-seed*", "kind": "adapter"}
+    for metric, value in (
+        ("spearman", lambda frame: frame["spearman"].mean()),
+        ("mass_ratio", lambda frame: frame["mass_ratio"].log().mean()),
+    ):
+        wanted = np.mean([value(frame) for frame in of_seed])
+        row = only(found, metric=metric, quantity="between", **key)
+        assert row["value"] == pytest.approx(np.exp(wanted) if metric == "mass_ratio" else wanted)
+        # what one seed lacks others have
+        assert (row["n"], row["n_undefined"], row["n_refused"]) == (N, 0, 0)
+    for quantity in ("reference", "other", "difference", "d_z", "cohens_d"):
+        gini = found.filter(metric="gini", quantity=quantity, kind="adapter")
+        own = [only(gini, other_adapter=f"a-seed{i}") for i in range(3)]
+        row = only(gini, **key)
+        assert row["value"] == pytest.approx(np.mean([r["value"] for r in own]))
+    # the noise of each seed is taken away from its own shift
+    for kind in ("explainer_seed", "training_seed"):
+        quantity = f"minus_{kind}"
+        own = [
+            only(found, metric="cosine", quantity=quantity, other_adapter=f"a-seed{i}")["value"]
+            for i in range(3)
+        ]
+        row = only(found, metric="cosine", quantity=quantity, other_adapter="a-seed*")
+        assert row["value"] == pytest.approx(np.mean(own))
+        assert row["verdict"]
+
+
+def test_an_interval_over_seeds_is_of_new_seeds_too() -> None:
+    rows = [*explained(0, 0)]
+    for i, spread in enumerate((0.1, 3.0)):  # trainings that differ much
+        rows += explained(spread, i + 1, adapter=f"a-seed{i}")
+    found = made(rows)[0].filter(metric="spearman", quantity="between", kind="adapter")
+    near, far, both = (only(found, other_adapter=f"a-seed{i}") for i in (0, 1, "*"))
+    assert near["ci_low"] > both["value"] > far["ci_high"]
+    assert both["ci_low"] < far["value"] + 0.1
+    assert both["ci_high"] > near["value"] - 0.1
 
 
 def three_labels(adapter: str, label: int, values: np.ndarray, **more: Any) -> tuple[Rows, Rows]:
