@@ -8,7 +8,7 @@ no matrices of fewer than 64 columns, and dequantize those instead.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 from bitsandbytes.nn import Linear8bitLt
 
 from actors.backend import HostInfo, HostSpec, Scores
+from actors.batching import ScoreSequence
 from actors.hf_host import TransformersBackend
 from actors.loader import load_model, resolve_model
 from actors.memory_need import memory_need
@@ -133,9 +134,11 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return folder
 
 
-def by_plain_passes(model: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def by_plain_passes(
+    model: Any, rows: Sequence[ScoreSequence] = PROMPTS
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Log-probabilities [S, L] and log Z [S]."""
-    each = [plain(model, row) for row in PROMPTS]
+    each = [plain(model, row) for row in rows]
     return np.array([scores for scores, _ in each]), np.array([log_z for _, log_z in each])
 
 
@@ -254,6 +257,7 @@ def test_int8_moves_packed_no_further_than_batches_move_it(
     folder_of: Callable[[str], str],
 ) -> None:
     """And less than it would with the paper's threshold, which batches decide about."""
+    rows = prompts(10)
     packed, batches = {0.0: 0.0, 6.0: 0.0}, {0.0: 0.0, 6.0: 0.0}
     for family in ("llama", "gpt_neox", "gptj"):  # in the latter two some inputs lie on a boundary
         held = hold(folder_of(family), "int8")
@@ -265,11 +269,11 @@ def test_int8_moves_packed_no_further_than_batches_move_it(
         for threshold in packed:
             for layer in layers:
                 layer.state.threshold = threshold
-            alone, _ = by_plain_passes(held.backend.model)
-            found = forward.score(batch_of(PROMPTS), LABELS).log_probs
+            alone, _ = by_plain_passes(held.backend.model, rows)
+            found = forward.score(batch_of(rows), LABELS).log_probs
             packed[threshold] = max(packed[threshold], float(np.abs(found - alone).max()))
-            pairs = [scorer.score(PROMPTS[i : i + 2], LABELS)[0] for i in range(0, len(PROMPTS), 2)]
-            for other in (scorer.score(PROMPTS, LABELS)[0], np.concatenate(pairs)):
+            pairs = [scorer.score(rows[i : i + 2], LABELS)[0] for i in range(0, len(rows), 2)]
+            for other in (scorer.score(rows, LABELS)[0], np.concatenate(pairs)):
                 gap = float(np.abs(other - alone).max())
                 batches[threshold] = max(batches[threshold], gap)
     assert packed[0.0] <= max(2 * batches[0.0], EXACT)
