@@ -136,6 +136,7 @@ class TransformersBackend:
         self.batch_tokens = cut_elsewhere(self.batch_tokens, self._spec.replicate)
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))
         self._vocabulary = vocabulary_size(model)
+        tolerance = tolerance_of(model)
         if self._spec.adapters:
             # before anything that keeps hold of the layers which it wraps
             self.adapters = AdapterPool(
@@ -144,9 +145,9 @@ class TransformersBackend:
                 self._spec.adapters,
                 self._adapters_kept,
                 int(self._spec.options.get("adapter_bytes", ADAPTER_BYTES)),
-                tolerance_of(model),
+                tolerance,
             )
-        self._scorer, scorer = make_scorer(model, kept)
+        self._scorer, scorer = make_scorer(model, kept, tolerance)
         # now that quantized layers have had their first pass, at which some are laid out anew, and
         # before others are put into a layout whose bytes can't be counted
         parameters, memory = model.num_parameters(), footprint(model)
@@ -156,7 +157,9 @@ class TransformersBackend:
             scorer = f"{scorer}+prepacked"
         self._takes_positions = self._scorer.takes_positions
         if self._spec.options.get("packing", True):
-            packed = packing_checked(model, self._scorer.reading, kept, self._spec.replicate)
+            packed = packing_checked(
+                model, self._scorer.reading, kept, self._spec.replicate, tolerance
+            )
             if packed is not None:
                 self._packed, self._packed_up_to = packed
                 scorer = f"packed+{self._packed.route}+{scorer}"
