@@ -167,7 +167,12 @@ class Session:
 
     def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
         """Return the pool of the task's space that its metrics find, if there is one."""
-        pooled = [t for t in self.context.explainers if t.pooled and t.space == task.space]
+        # a guest's features may have our names and be others: then it has another pool
+        pooled = [
+            t
+            for t in self.context.explainers
+            if t.pooled and t.space == task.space and self._space_of(t).key == space.key
+        ]
         seeds = {t.seed: self._seed(t, space) for t in pooled[:1]}
         samples = [
             build(t.name, **t.params).pool_samples(space.n_features)
