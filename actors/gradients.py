@@ -11,6 +11,7 @@ import numpy as np
 
 from actors.batching import Ids
 from actors.embedded import EmbeddedModel, EmbeddedPrompt
+from engine import not_a_number
 from engine.gradients import GradientAnswer, GradientAsk
 from engine.types import FloatCL, FloatL, FloatLF
 
@@ -60,8 +61,8 @@ class GradientRunner:
         """Return the attributions of one example to all labels.
 
         Raises:
-            ValueError: The baseline doesn't exist, no feature has a token, or one prompt doesn't
-                fit into memory.
+            ValueError: The baseline doesn't exist, no feature has a token, one prompt doesn't fit
+                into memory, or the answer is not a number.
         """
         import torch
 
@@ -87,10 +88,10 @@ class GradientRunner:
         started = time.perf_counter()
         moved, share_PF = tokens_of(ask.positions)
         prompt = EmbeddedPrompt(self._model, ask, label_ids, moved)
-        base, full = _values(prompt, _stack([prompt.baseline, prompt.tokens]), rows)
+        base, full = _numbers(_values(prompt, _stack([prompt.baseline, prompt.tokens]), rows))
         curve = None
         if ask.method == "gradient_x_input":
-            integral = _Integral(_gradient_x_input(prompt), 1, True)
+            integral = _Integral(_numbers(_gradient_x_input(prompt)), 1, True)
         else:
             integral = _integrate(prompt, ask, full - base, rows)
         values = integral.values @ share_PF
@@ -146,7 +147,7 @@ def _integrate(prompt: EmbeddedPrompt, ask: GradientAsk, change: FloatL, rows: i
             method="gausslegendre",
             internal_batch_size=rows,
         )
-        values = _by_label(found, prompt)
+        values = _numbers(_by_label(found, prompt))
         error = np.abs(change - values.sum(axis=1))
         converged = bool((error <= bound).all())
         if converged or steps >= ask.max_steps:
@@ -202,7 +203,7 @@ def _occlude(
             gone = [place[p] for feature in order[:cut] for p in ask.positions[feature]]
             tokens[0, gone] = 0.0
             shown.append(tokens)
-    along = _values(prompt, _stack(shown), rows).reshape(n_labels, n_parts + 1, n_labels)
+    along = _numbers(_values(prompt, _stack(shown), rows)).reshape(n_labels, n_parts + 1, n_labels)
     curve = np.stack([along[label, :, label] for label in range(n_labels)])
     values = np.zeros((n_labels, n_features))
     drops = curve[:, :-1] - curve[:, 1:]
@@ -210,6 +211,17 @@ def _occlude(
         for label in range(n_labels):
             values[label, orders[label, first:last]] = drops[label, part] / (last - first)
     return _Occlusion(values, curve[:, -1], curve)
+
+
+def _numbers(found: FloatCL) -> FloatCL:
+    """Return what was found.
+
+    Raises:
+        ValueError: Some of it is not a finite number.
+    """
+    if not np.isfinite(found).all():
+        raise ValueError(not_a_number.MESSAGE)
+    return found
 
 
 def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from actors.loader import model_window
 from actors.packed_forward import GPU_PIECE, MASKED_PIECE, PIECE, PackedForward, Route
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.prepacked import prepack
+from engine import not_a_number
 from engine.errors import ModelError
 from engine.ragged import Ragged
 
@@ -44,13 +45,15 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
         prefixes_kept: Most prefixes to keep; 0 turns their reuse off.
 
     Raises:
-        ModelError: A padded batch differs from one sequence at a time.
+        ModelError: A padded batch differs from one sequence at a time, or there is no number.
     """
     import torch
 
     probe = _probe(vocabulary_size(model))
     with torch.inference_mode():
         expected = np.array([_plain(model, sequence) for sequence in probe])
+    if np.isnan(expected).any():
+        raise ModelError(f"{type(model).__name__}: {not_a_number.MESSAGE}")
     exact = _is_exact(model)
     tolerance = tolerance_of(model)
     reading = _reading(model, probe, exact)

@@ -28,6 +28,7 @@ from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
 from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
+from engine.not_a_number import failure_code
 from engine.pool import CoalitionPool
 from engine.rows import attribution_row, continuation_row, prediction_row
 from engine.seeds import derive
@@ -297,7 +298,7 @@ class Session:
     def _ask(self, consumer: str, space: Space | TextSpace, coalitions: BoolCF) -> None:
         error = self.answers.error(self.key, space.key, coalitions)
         if error is not None:
-            raise ExampleError("not_scored", error)
+            raise ExampleError(failure_code(error, "not_scored"), error)
         masked = space.masker.apply(coalitions)
         self.asks.append(Ask(consumer, space, coalitions, masked))
 

@@ -17,6 +17,7 @@ from engine.continuations import token_probabilities, token_values
 from engine.errors import ConfigError, ExampleError
 from engine.facts import ModelFacts
 from engine.generations import GenerationAnswer, generation_reply, read_generation_request
+from engine.not_a_number import MESSAGE
 from engine.plan import Pair, Plan, build_plan
 from engine.ragged import Ragged
 from engine.results import UnitResult
@@ -114,6 +115,7 @@ class TestUnit:
         ("text", "prompt", "code", "said"),
         [
             ("good", {}, "not_generated", "out of memory"),
+            ("none", {}, "not_a_number", "use bf16 or fp32"),
             ("bad", {}, "empty_continuation", "no token to explain"),
         ],
     )
@@ -122,8 +124,8 @@ class TestUnit:
     ) -> None:
         def failing(request: pa.Table) -> pa.Table:
             [key] = request.column("key").to_pylist()
-            answer = "out of memory" if text == "good" else GenerationAnswer((), 3)
-            return generation_reply([key], [answer])
+            answers = {"good": "out of memory", "none": MESSAGE}
+            return generation_reply([key], [answers.get(text, GenerationAnswer((), 3))])
 
         found = run(plan_of("bytes", "lime", text=text, **prompt), generate=failing)
         [row] = found["failures"]
