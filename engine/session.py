@@ -23,6 +23,7 @@ from engine.explainers import GradientMethod, build, build_method
 from engine.features import LIME_SPLIT, split_features
 from engine.gradient_session import explain_by_gradients
 from engine.gradients import GradientAsk
+from engine.guard import Guard
 from engine.guests.names import is_guest
 from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
@@ -332,36 +333,9 @@ class Session:
             "class_name": self.context.names[label],
         }
 
-    def _guard(self, stage: str, explainer: str | None) -> _Guard:
-        return _Guard(self, stage, explainer)
-
-
-class _Guard:
-    """Turns an ExampleError of one consumer into a failure row; the others go on."""
-
-    def __init__(self, session: Session, stage: str, explainer: str | None) -> None:
-        self.session = session
-        self.stage = stage
-        self.explainer = explainer
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, ExampleError):
-            return False
-        session = self.session
-        session.failures.append(
-            {
-                **session.context.factors,
-                "example": session.example.id,
-                "explainer": self.explainer,
-                "stage": self.stage,
-                "code": error.code,
-                "message": str(error),
-            }
-        )
-        return True
+    def _guard(self, stage: str, explainer: str | None) -> Guard:
+        about = {**self.context.factors, "example": self.example.id}
+        return Guard(self.failures, about, stage, explainer)
 
 
 def sessions(
