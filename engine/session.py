@@ -52,6 +52,11 @@ class Session:
         tokenizer: The pair's tokenizer.
         answers: All answers so far.
         calibration: Log-probabilities to subtract [L], or None.
+
+    Attributes:
+        key: Digest of the example's input texts: what answers are known by.
+        drawn_by: Digest of those that the prompt shows, which coalitions are drawn by: neither a
+            given continuation nor a column that nothing reads draws others.
     """
 
     example: Example
@@ -60,6 +65,7 @@ class Session:
     answers: Answers
     calibration: FloatCL | None = None
     key: str = ""
+    drawn_by: str = ""
     spaces: dict[tuple[str, str, bool], Space] = field(default_factory=dict)
     space_of_task: dict[tuple[str, bool, str], Space] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
@@ -72,7 +78,9 @@ class Session:
     seen: dict[str, CoalitionPool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.key = example_key(self.example.fields)
+        fields, shown = self.example.fields, self.context.template.variables
+        self.key = example_key(fields)
+        self.drawn_by = example_key({name: fields[name] for name in shown if name in fields})
 
     def run(self) -> list[Ask]:
         """Replay the example; return what is missing, nothing if all its rows are there."""
@@ -136,7 +144,7 @@ class Session:
             return
         started = time.perf_counter()
         plan = self.context.faithfulness
-        seed = derive("random_orders", self.context.seed, self.key, space.key)
+        seed = derive("random_orders", self.context.seed, self.drawn_by, space.key)
         baseline = self._baseline(task, space)
         metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed, baseline)
         ranking = attribution.values[label]
@@ -165,7 +173,7 @@ class Session:
         if task.compat:
             return task.seed % 2**32
         purpose = ("pool",) if task.pooled else ("explainer", task.name)
-        return derive(*purpose, task.seed, self.key, space.key) % 2**32
+        return derive(*purpose, task.seed, self.drawn_by, space.key) % 2**32
 
     def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
         """Return the pool of the task's space that its metrics find, if there is one."""

@@ -22,7 +22,7 @@ from engine.plan import Pair, Plan, build_plan
 from engine.ragged import Ragged
 from engine.results import UnitResult
 from engine.schema import ScoreCost, score_reply, task_of
-from engine.step import run_in_process
+from engine.step import run_in_process, step
 from engine.target import LOG_FLOOR
 from engine.types import Example
 
@@ -31,7 +31,13 @@ PER_WORD = 0.25
 """Log p of the token at place t: BASE − t + PER_WORD · t · (words of the text)."""
 
 
-def plan_of(tokenizer: str, *explainers: Any, text: str = "so good film", **prompt: Any) -> Plan:
+def plan_of(
+    tokenizer: str,
+    *explainers: Any,
+    text: str = "so good film",
+    answer: str = " yes",
+    **prompt: Any,
+) -> Plan:
     raw = {
         "models": [{"name": "m", "path": "some/model"}],
         "data": {"path": "bundled:reviews", "inputs": {"text": "text", "answer": "text"}},
@@ -40,7 +46,7 @@ def plan_of(tokenizer: str, *explainers: Any, text: str = "so good film", **prom
         "metrics": {"faithfulness": False},
     }
     facts = {"m/fp32": ModelFacts("weights", tokenizer, 64)}
-    example = Example("e", {"text": text, "answer": " yes"}, group="g")
+    example = Example("e", {"text": text, "answer": answer}, group="g")
     return build_plan(parse_config(raw), [example], facts, "store")
 
 
@@ -103,6 +109,19 @@ class TestUnit:
         found = run(plan_of("bytes", "occlusion", continuation="answer"), generate=None)
         assert found["predictions"][0]["labels"] == [" yes"]
         assert [r["consumer"] for r in found["timings"]] == ["prediction", "occlusion"]
+
+    def test_the_same_coalitions_are_drawn_whatever_is_given(self) -> None:
+        text = "a b c d e f g h i j k l"
+        shown, keys = [], []
+        for answer in (" yes", " no, never"):
+            lime = {"name": "lime", "num_samples": 40}
+            plan = plan_of("bytes", lime, text=text, answer=answer, continuation="answer")
+            output = step(pair_of(plan).context, plan.units[0], 1, "n", [])
+            assert output.lookups is not None
+            shown.append(output.lookups.column("coalitions").to_pylist())
+            keys.append(set(output.lookups.column("example").to_pylist()))
+        assert shown[0] == shown[1]
+        assert not keys[0] & keys[1]
 
     def test_generating_is_a_consumer(self) -> None:
         rows = {r["consumer"]: r for r in run(plan_of("bytes"))["timings"]}
