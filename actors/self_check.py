@@ -34,7 +34,7 @@ _AFTER: tuple[Ids, ...] = ((2,), (2, 3, 5, 7), (2, 3, 5, 7, 11, 13, 17, 19, 23))
 
 
 def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer, str]:
-    """Return the fastest scorer that agrees with the plain forward pass, and its name.
+    """Return the first scorer that agrees with the plain forward pass, and its name.
 
     Tried on a probe of three short sequences with labels of one to three tokens: the output matrix
     on gathered states (families that scale or cap their logits differ there), padded batches, and
