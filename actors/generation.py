@@ -40,7 +40,7 @@ def continue_greedily(model: Any, ask: GenerationAsk) -> GenerationAnswer:
                 ids, attention_mask=torch.ones_like(ids), logits_processor=[_numbers_only]
             )
         new = found[0, len(ask.ids) :].tolist()
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         message = str(error).splitlines()[0]

@@ -11,6 +11,7 @@ import numpy as np
 
 from actors.batching import Ids
 from actors.embedded import EmbeddedModel, EmbeddedPrompt
+from actors.out_of_memory import free_memory, is_out_of_memory
 from engine import not_a_number
 from engine.gradients import GradientAnswer, GradientAsk
 from engine.types import FloatCL, FloatL, FloatLF
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 RELATIVE_ERROR = 0.05
 """Completeness error that is good enough, as a share of |F(x) − F(baseline)| (Sundararajan et al.
 2017, section 5)."""
-
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class _Integral(NamedTuple):
@@ -64,19 +63,16 @@ class GradientRunner:
             ValueError: The baseline doesn't exist, no feature has a token, one prompt doesn't fit
                 into memory, or the answer is not a number.
         """
-        import torch
-
         rows = max(1, self._tokens_at_a_time // len(ask.ids))
         while True:
             try:
                 return self._run(ask, label_ids, rows)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not any(words in str(error).lower() for words in _NO_MEMORY):
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
                     raise
                 message = str(error).splitlines()[0]
             # outside the handler: its traceback would hold the tensors of the failed pass
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
             if rows == 1:
                 raise ValueError(
                     f"the gradients of a prompt of {len(ask.ids)} tokens do not fit into the "
