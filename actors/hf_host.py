@@ -39,6 +39,7 @@ from actors.self_check import (
 from engine.errors import ConfigError, ModelError
 from engine.generations import GenerationAnswer, GenerationAsk
 from engine.gradients import GradientAnswer, GradientAsk
+from engine.not_a_number import no_numbers
 from engine.ragged import Ragged
 from engine.schema import ScoreTask
 
@@ -224,10 +225,19 @@ class TransformersBackend:
     def _packed_or_in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         assert self._packed is not None
         try:
-            return self._packed.score(batch, task.label_ids, task.by_example, task.adapter)
+            found = self._packed.score(batch, task.label_ids, task.by_example, task.adapter)
         except BackendOutOfMemoryError:
-            pass  # some prompt may still fit: there each has an answer or an error of its own
-        return self._in_buckets(batch, task)
+            found = None
+        if found is None:  # some prompt may still fit: there each has an answer or its own error
+            return self._in_buckets(batch, task)
+        spoilt = no_numbers(found.log_probs, found.log_z)
+        spoilt[list(found.errors)] = False
+        if not spoilt.any():
+            return found
+        # one that overflows spoils all it is packed with: a hidden state times 0 is no number
+        kept, again = np.flatnonzero(~spoilt), np.flatnonzero(spoilt)
+        rest = self._in_buckets(batch.take(again), task)
+        return _interleaved(_rows_of(found, kept), kept, rest, again)
 
     def _in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         padded = partial(self._padded, task.adapter)
@@ -298,6 +308,14 @@ class TransformersBackend:
     def _switch_to(self, adapter: str) -> None:
         if self.adapters:
             self.adapters.use(adapter)
+
+
+def _rows_of(scores: Scores, rows: Rows) -> Scores:
+    """Return some rows, which have all errors and cost among them."""
+    errors = {int(np.searchsorted(rows, row)): why for row, why in scores.errors.items()}
+    return scores._replace(
+        log_probs=scores.log_probs[rows], log_z=scores.log_z[rows], errors=errors
+    )
 
 
 def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:

@@ -184,8 +184,6 @@ class PackedForward:
             carried: Keys and values of the shared prefix.
             keep_all: Keep keys and values of all nodes of a trie that is a single path.
         """
-        import torch
-
         start = 0
         while start < trie.n_nodes:
             block = self.block
@@ -199,7 +197,7 @@ class PackedForward:
             state = self._state(piece, carried, reads, trie.prefix)
             try:
                 found = self._forward(trie, piece, state, reads, plan)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 found, reason = None, str(error).splitlines()[0]

@@ -17,6 +17,7 @@ from actors.loader import model_window
 from actors.packed_forward import GPU_PIECE, MASKED_PIECE, PIECE, PackedForward, Route
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.prepacked import prepack
+from engine import not_a_number
 from engine.errors import ModelError
 from engine.ragged import Ragged
 
@@ -35,7 +36,7 @@ _AFTER: tuple[Ids, ...] = ((2,), (2, 3, 5, 7), (2, 3, 5, 7, 11, 13, 17, 19, 23))
 def make_scorer(
     model: PreTrainedModel, prefixes_kept: int, tolerance: float | None = None
 ) -> tuple[LabelScorer, str]:
-    """Return the fastest scorer that agrees with the plain forward pass, and its name.
+    """Return the first scorer that agrees with the plain forward pass, and its name.
 
     Tried on a probe of three short sequences with labels of one to three tokens: the output matrix
     on gathered states (families that scale or cap their logits differ there), padded batches, and
@@ -47,13 +48,15 @@ def make_scorer(
         tolerance: That of the model, where it is known; see `tolerance_of`.
 
     Raises:
-        ModelError: A padded batch differs from one sequence at a time.
+        ModelError: A padded batch differs from one sequence at a time, or there is no number.
     """
     import torch
 
     probe = _probe(vocabulary_size(model))
     with torch.inference_mode():
         expected = np.array([_plain(model, sequence) for sequence in probe])
+    if np.isnan(expected).any():
+        raise ModelError(f"{type(model).__name__}: {not_a_number.MESSAGE}")
     exact = _is_exact(model)
     tolerance = tolerance_of(model) if tolerance is None else tolerance
     reading = _reading(model, probe, exact)

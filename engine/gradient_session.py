@@ -11,6 +11,7 @@ from engine.context import ExplainerTask
 from engine.errors import ExampleError
 from engine.explainers.gradients import GradientMethod, nothing_to_explain
 from engine.gradients import GradientAnswer, gradient_key
+from engine.not_a_number import failure_code
 from engine.types import FloatCL
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def explain_by_gradients(
         raw: Scores of the full prompt, or None while they are not there.
 
     Raises:
-        ExampleError: `no_gradients`: the host could not answer.
+        ExampleError: `no_gradients`, `not_a_number`: the host could not answer.
     """
     answer = _answer(session, task, method, space) if space.n_features else None
     if raw is None or (answer is None and space.n_features):
@@ -61,7 +62,7 @@ def _answer(
     known = session.answers.gradients
     error = known.error(key)
     if error is not None:
-        raise ExampleError("no_gradients", error)
+        raise ExampleError(failure_code(error, "no_gradients"), error)
     answer = known.get(key)
     if answer is None:
         shift = session.calibration

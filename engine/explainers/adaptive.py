@@ -101,9 +101,11 @@ def advance(
                 "rounds": number,
             }
             if math.isfinite(error):
-                needed = found.evaluations * (error / tolerance) ** 2
+                ratio = error / tolerance
+                # floats end below 2^1024
+                needed = min(found.evaluations * ratio * ratio, 2.0 ** min(pool.n_features, 1023))
                 facts["relative_error"] = error
-                facts["forecast"] = math.ceil(min(needed, 2.0**pool.n_features))
+                facts["forecast"] = math.ceil(needed)
             return Progress(missing, replace(found, diagnostics={**found.diagnostics, **facts}))
     raise AssertionError("no budgets")
 

@@ -52,7 +52,8 @@ class KernelShap(Explainer):
             penalty, or False for none; `num_features(10)` if None, as in shap.
         surrogate: `gaussian_process` takes the Shapley values from a regression of all the game's
             interactions (`odd_process`), with `sampling: own` from pairs chosen to be unlike each
-            other (`spread_pairs`); `num_samples` is F + 1024 if None, at most 4098.
+            other (`spread_pairs`); `num_samples` is F + 1024 if None, 2F + 2 from 1023 features on,
+            at most 4098.
         relative_error: Stop asking once the estimated relative error (`adaptive.relative_error`) is
             below this; `num_samples` is then the most. None spends all of `num_samples`.
     """
@@ -97,11 +98,14 @@ class KernelShap(Explainer):
         """Return the coalitions of the design that have no value yet.
 
         Raises:
-            ExampleError: The budget doesn't pay for each feature alone and each left out.
+            ExampleError: The budget doesn't pay for each feature alone and each left out, or with a
+                surrogate no budget does.
         """
         n_features = pool.n_features
         if n_features == 0:
             return pool.missing(ends(0))
+        if self.surrogate:
+            adjusted.require_features(n_features)
         if self.relative_error is not None:
             return self._advance(pool, self.relative_error).missing
         if self.compat:
