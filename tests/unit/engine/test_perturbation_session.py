@@ -20,8 +20,8 @@ from tests.unit.engine.guests.own_guests import PLACE
 from tests.unit.fake_sweep import CountingHost, plan_of, sweep
 
 TEXTS = (
-    "a good film but not a great film",
-    "an awful dull story that never ends , with one superb and funny scene in it",
+    "not good and not bad , i love and loved it",
+    "never boring , no problem , not good and not bad , and i love and loved it",
 )
 GUEST = {"name": f"{PLACE}:walk", "id": "walk", "steps": 12}
 PLAIN = (
@@ -64,7 +64,8 @@ def run(
     *explainers: Any, faithfulness: bool = True, between: Callable[[], None] = lambda: None
 ) -> tuple[dict[str, list[dict[str, Any]]], int]:
     """Return all rows of a unit and the number of rounds; `between` is called before a step."""
-    plan = plan_of(sweep(*explainers, metrics={"faithfulness": faithfulness}), TEXTS)
+    config = sweep(*explainers, metrics={"faithfulness": faithfulness}, models=["fake:and_or"])
+    plan = plan_of(config, TEXTS)
     [pair], [unit] = plan.pairs.values(), plan.units
     rounds: list[Round] = []
     with CountingHost(pair) as host:
