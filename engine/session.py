@@ -165,10 +165,7 @@ class Session:
             )
 
     def _seed(self, task: ExplainerTask, space: Space) -> int:
-        if task.compat:
-            return task.seed % 2**32
-        purpose = ("pool",) if task.pooled else ("explainer", task.name)
-        return derive(*purpose, task.seed, self.key, space.key) % 2**32
+        return task.coalition_seed(self.key, space.key)
 
     def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
         """Return the pool of the task's space that its metrics find, if there is one."""
