@@ -29,7 +29,7 @@ def explain_by_gradients(
     """Replay one gradient explainer of an example.
 
     Args:
-        session: Gets the row to ask, or the explanation's rows.
+        session: Gets the row to ask, or what will add the explanation's rows.
         task: The explainer.
         method: What `task` names.
         space: Of its features, and of the operator that its metrics remove them with.
@@ -41,6 +41,17 @@ def explain_by_gradients(
     answer = _answer(session, task, method, space) if space.n_features else None
     if raw is None or (answer is None and space.n_features):
         return
+    session.ready.append((task, lambda: _report(session, task, method, space, raw, answer)))
+
+
+def _report(
+    session: Session,
+    task: ExplainerTask,
+    method: GradientMethod,
+    space: Space,
+    raw: FloatCL,
+    answer: GradientAnswer | None,
+) -> None:
     label = session._class(task, raw)
     if answer is None:
         value_L = session._value(raw[None], task)[0]

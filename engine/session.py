@@ -1,8 +1,9 @@
 """One example of a unit, replayed: what it still has to ask, or all its result rows.
 
-A session holds no state of its own between steps. Each step builds it anew, lets every consumer
-(the prediction, the explainers, their metrics) ask from the pools of known answers, and either
-collects what is missing or finishes.
+A session holds no state of its own between steps. Each step builds it anew and lets the prediction
+and the explainers ask from the pools of known answers. Once none of a unit's misses anything, they
+are fitted, and their metrics ask or finish: so an explainer is fitted in the last two steps of its
+unit, however many calls another one takes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from engine.guests.texts import TextSpace
 from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
 from engine.not_a_number import failure_code
+from engine.perturbation_session import explain_by_coalitions
 from engine.pool import CoalitionPool
 from engine.rows import attribution_row, continuation_row, prediction_row
 from engine.seeds import derive
@@ -76,6 +78,7 @@ class Session:
     failures: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, Usage] = field(default_factory=dict)
     seen: dict[str, CoalitionPool] = field(default_factory=dict)
+    ready: list[tuple[ExplainerTask, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         fields, shown = self.example.fields, self.context.template.variables
@@ -83,12 +86,26 @@ class Session:
         self.drawn_by = example_key({name: fields[name] for name in shown if name in fields})
 
     def run(self) -> list[Ask]:
-        """Replay the example; return what is missing, nothing if all its rows are there."""
+        """Replay what is asked before any fit; return what is missing, nothing if all is there."""
         with self._guard("score", None):
             space = self._space("", (), Operator("delete"), "text")
             known = self._need(PREDICTION, space, space.full)
             self._explain_all(known)
         return self.asks
+
+    @property
+    def asking(self) -> bool:
+        """Whether something is missing."""
+        return bool(self.asks or self.gradient_asks)
+
+    def finish(self) -> None:
+        """Add the explainers' rows and those of their metrics, or ask what these miss.
+
+        After a `run` that missed nothing.
+        """
+        for task, report in self.ready:
+            with self._guard("explain", task.label):
+                report()
 
     def _explain_all(self, scores: CoalitionPool | None) -> None:
         raw = None
@@ -111,19 +128,7 @@ class Session:
         if isinstance(explainer, GradientMethod):
             explain_by_gradients(self, task, explainer, space, raw)
             return
-        pool = self._pool(space, lambda v: self._value(v, task))
-        missing = explainer.ask(pool)
-        if len(missing):
-            self._ask(task.label, space, missing)
-        elif raw is not None:
-            attribution = explainer.fit(pool)
-            used = explainer.used(pool)
-            self._use(task.label, space, used, time.perf_counter() - started)
-            label = self._class(task, raw)
-            full = self._need(task.label, space, space.full)
-            if full is not None:
-                value = float(self._value(full.lookup(space.full), task)[0, label])
-                self._report(task, space, attribution, label, value)
+        explain_by_coalitions(self, task, explainer, space, raw, started)
 
     def _report(
         self,
@@ -170,10 +175,7 @@ class Session:
             )
 
     def _seed(self, task: ExplainerTask, space: Space) -> int:
-        if task.compat:
-            return task.seed % 2**32
-        purpose = ("pool",) if task.pooled else ("explainer", task.name)
-        return derive(*purpose, task.seed, self.drawn_by, space.key) % 2**32
+        return task.coalition_seed(self.drawn_by, space.key)
 
     def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
         """Return the pool of the task's space that its metrics find, if there is one."""
@@ -353,8 +355,11 @@ def sessions(
     answers: Answers,
     calibration: FloatCL | None,
 ) -> list[Session]:
-    """Return a replayed session of every example."""
+    """Return a replayed session of every example, finished if none of them misses anything."""
     made = [Session(e, context, tokenizer, answers, calibration) for e in examples]
     for session in made:
         session.run()
+    if not any(session.asking for session in made):
+        for session in made:
+            session.finish()
     return made

@@ -18,6 +18,7 @@ from engine.explainers.coalitions import (
     no_features,
     require_samples,
 )
+from engine.explainers.fits import Fitted
 from engine.explainers.pairs import Pairs, pair_sizes, paired_design
 from engine.explainers.pool_design import pool_design, smallest
 from engine.pool import CoalitionPool
@@ -126,9 +127,7 @@ class KernelShap(Explainer):
         if pool.n_features == 0:
             return no_features(pool)
         if self.relative_error is not None:
-            found = self._advance(pool, self.relative_error).found
-            assert found is not None
-            return found
+            return self.fitted(pool).attribution
         if self.surrogate:
             return adjusted.fit_adjusted(pool, self._half(pool.n_features))
         return self._fit_as_shap(pool) if self.compat else self._fit(pool)
@@ -137,8 +136,14 @@ class KernelShap(Explainer):
         """Return the coalitions of all rounds."""
         if self.relative_error is None or pool.n_features == 0:
             return self.ask(CoalitionPool(pool.n_features))
-        rounds = int(self.fit(pool).diagnostics["rounds"])
-        return adaptive.asked(pool, self._at, self._steps(pool.n_features), rounds)
+        return self.fitted(pool).used
+
+    def fitted(self, pool: CoalitionPool) -> Fitted:
+        """Return the attribution of the last round, what all rounds used and took."""
+        if self.relative_error is None or pool.n_features == 0:
+            return Explainer.fitted(self, pool)
+        steps = self._steps(pool.n_features)
+        return adaptive.fitted(pool, self._at, steps, self.relative_error)
 
     def _at(self, budget: int) -> KernelShap:
         return replace(self, num_samples=budget, relative_error=None)

@@ -14,6 +14,7 @@ from engine import schema
 from engine.answers import read_lookups
 from engine.commits import CommitLog
 from engine.context import Unit
+from engine.explainers.fits import FITS
 from engine.explainers.occlusion import Occlusion
 from engine.metrics.faithfulness import Faithfulness
 from engine.plan import Pair, shard, with_stored
@@ -326,6 +327,7 @@ class TestFailures:
         whole = run_texts(config, "good film", "dull")
         monkeypatch.setattr(Occlusion, call, bug)
         monkeypatch.setattr("engine.guard._SEEN", set())
+        FITS.clear()  # or those of the whole run are found
         rows = run_texts(config, "good film", "dull")
         assert [
             (f["example"], f["explainer"], f["stage"], f["code"]) for f in rows["failures"]
@@ -363,6 +365,7 @@ class TestFailures:
             raise error
 
         monkeypatch.setattr(place, fails)
+        FITS.clear()  # or that of an earlier test is found
         with pytest.raises(error):
             run_texts(sweep("occlusion"), "good film")
 
