@@ -22,12 +22,13 @@ from analysis.bootstrap import (
     group_codes,
     mean,
     mean_over_seeds,
+    median,
     of_some,
 )
 from analysis.comparison import COMPARISON_COLUMNS, SEEDS
 from analysis.context import MIN_GROUPS, TOO_FEW
 from analysis.levels import NOISE, Comparison, Kind, Level, training_of
-from analysis.shift_examples import EXPLAINED_COLUMNS, SIDES, Shift
+from analysis.shift_examples import ANSWERS, EXPLAINED_COLUMNS, SIDES, Shift
 from analysis.tidy import FACTOR_COLUMNS, Columns, Row, measure, table
 from engine.metrics.paired import EFFECT_SIZES, effect_sizes
 from engine.metrics.shift import BETWEEN, LEVEL
@@ -56,10 +57,11 @@ def attribution_shift_table(found: Sequence[Shift]) -> pl.DataFrame:
     """Return means over examples of the statistics of `engine.metrics.shift`, with intervals.
 
     `n` examples have a defined value; `n_undefined` were compared without one; `n_refused` could
-    not be compared. `mass_ratio` is a geometric mean. Rows `minus_explainer_seed`,
-    `minus_training_seed` and `minus_replicate` are mean differences to the noise of that kind on
-    the same examples and for the same classes, below 0 where the levels are less alike than noise
-    makes them (above 0 for sign flips), with a `verdict`.
+    not be compared. `mass_ratio` is a geometric mean, `answer_correlation` and `control_gain` are
+    medians. Rows `minus_explainer_seed`, `minus_training_seed` and `minus_replicate` are mean
+    differences to the noise of that kind on the same examples and for the same classes, below 0
+    where the levels are less alike than noise makes them (above 0 for sign flips), with a
+    `verdict`.
 
     Shifts that differ in the seed of a training alone follow once more as one, averaged over seeds
     and examples. Then `n` are the examples that have a value under any seed, and intervals and
@@ -122,6 +124,8 @@ def _rows(seeds: Sequence[Shift], noise: _Noise) -> Iterator[Row]:
             by_noise = _numbers([found[kind] for found in references], metric)
             over = mean(values - by_noise, codes, key)
             yield row(metric, f"minus_{kind}", over, _verdict(metric, over))
+    for metric in ANSWERS:
+        yield row(metric, "between", median(_numbers(compared, metric), codes, key))
     for metric in LEVEL:
         a, b = (_numbers(compared, f"{metric}_{side}") for side in SIDES)
         for quantity, estimate in _paired(a, b, codes, key):
