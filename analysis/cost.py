@@ -24,7 +24,9 @@ from engine.schema import FACTORS
 CONSUMER_COLUMNS: Columns = {"explainer": pl.String}
 """`explainer`: who caused the cost: an explainer's id, `metrics:ID` for the metrics of its
 explanations, `prediction`, `generation` of a continuation, or `all` of them together; `swaps` are
-the hosts' switches of adapters."""
+the hosts' switches of adapters, `weights` what a host keeps in memory."""
+WEIGHTS = "weight_bytes"
+"""Metric of the model and precision, not of a pair."""
 
 MEASURES = {
     "marginal_seconds": "host_seconds",
@@ -54,8 +56,8 @@ def cost_table(
 
     Args:
         run: The run.
-        hosts: What run.json notes of the hosts, by model and precision: the switches of adapters
-            are theirs, and no pair's.
+        hosts: What run.json notes of the hosts, by model and precision: the memory of the weights
+            and the switches of adapters are theirs, and no pair's.
     """
     by_example = [*FACTORS, "example"]
     groups = run.predictions.select(*by_example, "group").unique(by_example, keep="any")
@@ -70,7 +72,8 @@ def cost_table(
         heads, columns = part[starts], _columns(part, starts)
         both = {**keys, "explainer": "all"}
         rows += [{**both, **row} for row in _rows(heads, columns, factor_key(keys))]
-    rows += [row for name, noted in (hosts or {}).items() for row in _swaps(name, noted)]
+    for name, noted in (hosts or {}).items():
+        rows += [*_swaps(name, noted), *_weights(name, noted)]
     return table(rows, FACTOR_COLUMNS, CONSUMER_COLUMNS)
 
 
@@ -111,3 +114,11 @@ def _swaps(name: str, noted: Mapping[str, Any]) -> Iterator[Row]:
     yield keys | measure("swap_seconds", Estimate(seconds / swaps, swaps))
     yield keys | measure("total_swap_seconds", Estimate(seconds, swaps))
     yield keys | measure("total_swaps", Estimate(float(swaps), swaps))
+
+
+def _weights(name: str, noted: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the bytes of a model's weights on one host; a host without weights has no such row."""
+    if size := int(noted.get("memory_bytes") or 0):
+        model, precision = name.rsplit("/", 1)
+        keys = {"model": model, "precision": precision, "explainer": "weights"}
+        yield keys | measure(WEIGHTS, Estimate(float(size), int(noted.get("hosts", 1))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cost import WEIGHTS
 from analysis.tidy import FACTOR_COLUMNS, GAME_COLUMNS, TIDY_COLUMNS, Columns
 
 JUDGED_COLUMNS: Columns = {
@@ -28,8 +29,9 @@ def families_table(
 
     How well each model predicts (accuracy, macro F1, MCC), how much more its explanations matter to
     it than a random order of words (`comprehensiveness` and `sufficiency` minus random, paired),
-    and what an explanation costs that shares nothing. Nothing is computed anew: the rows are those
-    of the other tables, and columns that a table hasn't are null.
+    what an explanation costs that shares nothing, and the memory that the weights take. Nothing is
+    computed anew: the rows are those of the other tables (the memory's once for each level that is
+    served by the same weights), and columns that a table hasn't are null.
 
     Args:
         performance: Table `performance`.
@@ -60,6 +62,10 @@ def families_table(
         maintain_order="left",
     )
     found = pl.concat([joined, explains, prices], how="diagonal")
+    weights = cost.filter(pl.col("metric") == WEIGHTS).select("model", "precision", *TIDY_COLUMNS)
+    served = found.select(list(FACTOR_COLUMNS)).unique(maintain_order=True)
+    sizes = served.join(weights, on=["model", "precision"], how="inner", maintain_order="left")
+    found = pl.concat([found, sizes], how="diagonal")
     missing = {**GAME_COLUMNS, **JUDGED_COLUMNS}
     found = found.with_columns(
         pl.lit(None, kind).alias(name)

@@ -15,7 +15,8 @@ from analysis.comparison_words import (
     said,
     without_twins,
 )
-from analysis.report_parts import Cell, Grid, cell_of, number, words_of
+from analysis.cost import WEIGHTS
+from analysis.report_parts import Cell, Grid, cell_of, number, size, words_of
 from analysis.select import Row, Tables, rows_of, title_of, varying
 from analysis.shift import BELOW, BEYOND, WITHIN
 from analysis.shift_examples import ANSWERS
@@ -49,14 +50,20 @@ _OTHER = ("other_model", "other_precision", "other_adapter")
 
 _Cells: TypeAlias = dict[tuple[str, str], Row]
 """The rows of a line by metric and quantity."""
+_Weights: TypeAlias = Mapping[tuple[str, str], Row]
+"""The bytes of weights by model and precision."""
 _Named: TypeAlias = dict[str, Cell]
 """The cells of a line by the heading of their column."""
 
 
 def comparison_grids(tables: Tables) -> list[Grid]:
-    """Return, for each kind of comparison, a line a comparison: how both predict."""
+    """Return, for each kind of comparison, a line a comparison: how both predict.
+
+    Beside precisions stands the memory that their weights take.
+    """
+    weights = _weights(tables)
     return [
-        _grid(kind, rows, context_columns(rows), _performance)
+        _grid(kind, rows, context_columns(rows), partial(_performance, weights))
         for kind, rows in _by_kind(rows_of(tables, "comparison"))
     ]
 
@@ -64,9 +71,11 @@ def comparison_grids(tables: Tables) -> list[Grid]:
 def shift_grids(tables: Tables) -> list[Grid]:
     """Return, for each kind of comparison, a line an explainer: how far its explanations move.
 
-    Beside it stand the difference in accuracy and, where noise was measured, whether the rank
-    correlation is lower than noise makes it on the same examples.
+    Beside it stand the difference in accuracy, of precisions the memory of their weights, and,
+    where noise was measured, whether the rank correlation is lower than noise makes it on the same
+    examples.
     """
+    weights = _weights(tables)
     accuracy = {
         _levels(row): row
         for row in rows_of(tables, "comparison", metric="accuracy", quantity="difference")
@@ -76,7 +85,7 @@ def shift_grids(tables: Tables) -> list[Grid]:
         context = context_columns(rows)
         own = [] if kind == "explainer_seed" else ["explainer"]  # it names both
         keys = [*context, *own, *varying(rows, GAME[1:])]
-        grids.append(_grid(kind, rows, keys, partial(_movement, accuracy)))
+        grids.append(_grid(kind, rows, keys, partial(_movement, accuracy, weights)))
     return grids
 
 
@@ -119,7 +128,20 @@ def _grid(
     return Grid(caption, heads, columns, filled)
 
 
-def _performance(cells: _Cells) -> _Named:
+def _weights(tables: Tables) -> _Weights:
+    return {(r["model"], r["precision"]): r for r in rows_of(tables, "cost", metric=WEIGHTS)}
+
+
+def _memory(weights: _Weights, row: Row) -> _Named:
+    """Return the memory of the other side's weights where sides differ in precision."""
+    own = weights.get((row["model"], row["precision"]))
+    other = weights.get((row["other_model"], row["other_precision"]))
+    if factor_of(row["kind"]) != "precision" or own is None or other is None:
+        return {}
+    return {title_of(WEIGHTS): Cell(size(other["value"]), f"reference {size(own['value'])}")}
+
+
+def _performance(weights: _Weights, cells: _Cells) -> _Named:
     found = {}
     for metric, side in (("accuracy", "reference"), ("accuracy", "other")):
         found[f"Accuracy, {side}"] = _cell(cells.get((metric, side)))
@@ -132,15 +154,17 @@ def _performance(cells: _Cells) -> _Named:
     found["McNemar mid-p"] = _cell(cells.get(("mcnemar_mid_p", "between")))
     found["Same prediction"] = _cell(cells.get(("prediction_agreement", "between")))
     judged = cells.get(("accuracy", "difference")) or next(iter(cells.values()))
+    found |= _memory(weights, judged)
     found["Examples"] = Cell(number(int(judged["n"])))
     return found
 
 
-def _movement(accuracy: Mapping[tuple[Any, ...], Row], cells: _Cells) -> _Named:
+def _movement(accuracy: Mapping[tuple[Any, ...], Row], weights: _Weights, cells: _Cells) -> _Named:
     row = next(iter(cells.values()))
     found = {}
     if not is_noise(row) and (change := accuracy.get(_levels(row))) is not None:
         found["Accuracy, difference"] = _cell(change, signed=True)
+    found |= _memory(weights, row)
     found[title_of(_JUDGED)] = _cell(cells.get((_JUDGED, "between")))
     for kind, name in NOISE_NAMES.items():
         if judged := cells.get((_JUDGED, f"minus_{kind}")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.cost import WEIGHTS
 from analysis.families import EXPLAINS, PREDICTS
 from analysis.report_parts import Cell, Grid, cell_of, words_of
 from analysis.select import Row, Tables, rows_of, title_of, varying
@@ -23,6 +24,7 @@ def family_grids(tables: Tables) -> list[Grid]:
     """Return a table of how each model predicts and how faithful each explainer is to it."""
     rows = family_rows(tables)
     predicts = [row for row in rows if row["metric"] in dict(PREDICTS)]
+    predicts += [row for row in rows if predicts and row["metric"] == WEIGHTS]
     grids = [_grid("Is the model right?", predicts, "")]
     for metric in EXPLAINS:
         own = [row for row in rows if row["metric"] == metric]
@@ -57,4 +59,5 @@ _MAJORITY = "Majority rate"
 
 
 def _heading(row: Row) -> str:
-    return "Macro F1\u00a0↑" if row["metric"] == "f1" else f"{title_of(row['metric'])}\u00a0↑"
+    arrow = "\u00a0↓" if row["direction"] == "lower" else "\u00a0↑"
+    return ("Macro F1" if row["metric"] == "f1" else title_of(row["metric"])) + arrow

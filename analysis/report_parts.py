@@ -23,6 +23,9 @@ _COUNTS = {
 }
 
 
+_BYTES = {"weight_bytes"}
+
+
 class Cell(NamedTuple):
     """A value with its interval, ready to print; `text` is "–" where there is none."""
 
@@ -53,12 +56,19 @@ def number(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def size(n_bytes: float) -> str:
+    """Return a number of bytes to read, in MB or GB of powers of ten."""
+    return f"{number(n_bytes / 1e9)} GB" if n_bytes >= 1e9 else f"{number(n_bytes / 1e6)} MB"
+
+
 def cell_of(row: Row, prefix: str = "value") -> Cell:
     """Return the value of a table's row, or another of its columns, with its interval."""
     ends = ("ci_low", "ci_high") if prefix == "value" else (f"{prefix}_ci_low", f"{prefix}_ci_high")
     low, high = (row.get(end) for end in ends)
     interval = "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
     value = row.get(prefix)
+    if value is not None and row["metric"] in _BYTES:
+        return Cell(size(value))
     if value is not None and row["metric"] in _COUNTS and value == round(value):
         value = int(value)
     return Cell(number(value), interval)

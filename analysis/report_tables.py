@@ -9,6 +9,7 @@ from typing import NamedTuple
 import polars as pl
 from markupsafe import Markup
 
+from analysis.cost import WEIGHTS
 from analysis.drawing import Drawing
 from analysis.figures import draw, svg
 from analysis.ink import THEMED
@@ -125,10 +126,12 @@ def _grids(tables: Tables, name: str) -> list[Grid]:
         ]
     elif name == "cost":
         totals = [row for row in plain if row["metric"].startswith("total_")]
-        means = [row for row in plain if row not in totals]
+        sizes = [row for row in plain if row["metric"] == WEIGHTS]
+        means = [row for row in plain if row not in totals and row not in sizes]
         grids = [
             _grid("Mean of an example", means, ("explainer",)),
             _grid("Totals of the run", totals, ("explainer",)),
+            _grid("On every host", sizes, ()),
         ]
     elif name == "faithfulness":
         own = [row for row in plain if row.get("reference") != "minus_random"]

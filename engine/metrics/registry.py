@@ -105,6 +105,7 @@ _ALL = (
     MetricInfo("standalone_seconds", "lower", 1, _OWN, "Host seconds without sharing"),
     MetricInfo("step_seconds", "lower", 1, _OWN, "Seconds outside the host"),
     MetricInfo("swap_seconds", "lower", 1, _OWN, "Seconds of a switch of adapters"),
+    MetricInfo("weight_bytes", "lower", 1, _OWN, "Memory of the weights"),
     MetricInfo("evaluations_asked", "lower", 1, _OWN, "Evaluations asked"),
     MetricInfo("evaluations_first", "lower", 1, _OWN, "Evaluations first used"),
     MetricInfo("evaluations_stored", "none", 1, _OWN, "Evaluations from the store"),

@@ -78,6 +78,22 @@ def test_empty() -> None:
     assert table.columns == [*FACTORS, "explainer", *TIDY.names]
 
 
+def test_weights_are_the_hosts() -> None:
+    hosts = {
+        "owner/m/fp32": {"memory_bytes": 538_060_800, "hosts": 2},
+        "owner/m/nf4": {"memory_bytes": 134_000_000, "hosts": 1, "swaps": 1, "swap_seconds": 1.0},
+        "fake/fp32": {"memory_bytes": 0, "hosts": 1},
+        "died/fp32": {},
+    }
+    table = cost_table(run_of(timings=[timing("a", "lime")]), hosts)
+    rows = table.filter(table["explainer"] == "weights")
+    assert rows.select("model", "precision", "metric", "value", "n").rows() == [
+        ("owner/m", "fp32", "weight_bytes", 538_060_800.0, 2),
+        ("owner/m", "nf4", "weight_bytes", 134_000_000.0, 1),
+    ]
+    assert rows["adapter"].null_count() == rows["prompt"].null_count() == 2
+
+
 def test_switches_of_adapters_are_the_hosts() -> None:
     hosts = {
         "m/fp32": {"swaps": 4, "swap_seconds": 2.0},

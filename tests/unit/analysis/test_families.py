@@ -17,6 +17,13 @@ from tests.unit.analysis.frames import Rows, only, run_of, whole_run
 FACTORS = ["data", "model", "precision", "adapter", "prompt"]
 
 
+HOSTS = {
+    f"{model}/{precision}": {"memory_bytes": bytes_, "hosts": 1}
+    for model, factor in (("small", 1), ("tiny", 10))
+    for precision, bytes_ in (("fp32", 400_000_000 * factor), ("nf4", 90_000_000 * factor))
+}
+
+
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pl.DataFrame]:
     """Two models, each in two precisions with and without an adapter."""
@@ -26,7 +33,7 @@ def tables() -> dict[str, pl.DataFrame]:
             for name, table in whole_run(seed=2 * i + j).items():
                 changed = [{**row, "precision": precision, "adapter": adapter} for row in table]
                 rows.setdefault(name, []).extend(changed)
-    return build_tables(run_of(**rows))
+    return build_tables(run_of(**rows), hosts=HOSTS)
 
 
 def test_rows_are_those_of_the_other_tables(tables: dict[str, pl.DataFrame]) -> None:
@@ -47,13 +54,19 @@ def test_rows_are_those_of_the_other_tables(tables: dict[str, pl.DataFrame]) -> 
         assert only(families, **keys)["value"] == only(tables["faithfulness"], **keys)["value"]
     assert only(families, metric="standalone_seconds", explainer="lime", **wanted)["value"] == 1.0
     assert families.filter(pl.col("reference") == "minus_random").height == 8 * 2 * 2
+    size = only(families, metric="weight_bytes", **wanted)
+    assert (size["value"], size["explainer"]) == (90_000_000, None)
 
 
 def test_a_line_a_model_precision_and_adapter(tables: dict[str, pl.DataFrame]) -> None:
     predicts, comprehensive, _ = family_grids(tables)
     assert predicts.keys == ["model", "precision", "adapter"]
     names = ["Accuracy", "Majority rate", "Macro F1", "Matthews correlation"]
-    assert [column.removesuffix("\u00a0↑") for column in predicts.columns] == names
+    columns = [column.removesuffix("\u00a0↑") for column in predicts.columns]
+    assert columns == [*names, "Memory of the weights\u00a0↓"]
+    # zero-shot and fine-tuned share their weights
+    sizes = [cells[-1].text for _, cells in predicts.rows]
+    assert sizes == ["400.0 MB"] * 2 + ["90.0 MB"] * 2 + ["4.000 GB"] * 2 + ["900.0 MB"] * 2
     assert [tuple(keys) for keys, _ in predicts.rows] == [
         (model, precision, adapter)
         for model in ("small", "tiny")

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.cost import cost_table
 from analysis.report_comparison import MOST_LINES, comparison_grids, shift_grids
 from analysis.report_parts import Cell, Grid
 from analysis.report_tables import build_sections
@@ -92,6 +93,26 @@ def test_precisions_of_trainings_have_a_table_of_their_own() -> None:
         assert len(grids["Precisions against fp32"].rows) == 2 - own
         trained = "Precisions and trainings (an adapter trained in each) against fp32"
         assert (trained in grids) is bool(own)
+
+
+def test_precisions_stand_beside_the_memory_they_take() -> None:
+    tables = dict(study("lime"))
+    hosts = {"tiny/fp32": {"memory_bytes": 538_100_000}, "tiny/nf4": {"memory_bytes": 134e6}}
+    tables["cost"] = cost_table(run_of(), hosts)
+    taken = Cell("134.0 MB", "reference 538.1 MB")
+    for grids in (comparison_grids(tables), shift_grids(tables)):
+        named = by_caption(grids)
+        head = named["Precisions against fp32"].rows[0][0]
+        assert cells(named["Precisions against fp32"], *head)["Memory of the weights"] == taken
+        assert "Memory of the weights" not in named["Adapters against the model itself"].columns
+    sections = build_sections(tables, pl.DataFrame(), Path())
+    (cost,) = [section for section in sections if section.name == "cost"]
+    (grid,) = cost.grids
+    assert (grid.caption, grid.keys) == ("On every host", ["precision"])
+    assert [(head, line[0].text) for head, line in grid.rows] == [
+        (["fp32"], "538.1 MB"),
+        (["nf4"], "134.0 MB"),
+    ]
 
 
 def test_without_noise_there_is_no_verdict() -> None:
