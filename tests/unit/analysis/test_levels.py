@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.levels import Comparison, Level, comparisons, family_of, training_of
-from engine.config import ModelConfig
+from engine.config import ModelConfig, load_config
 from tests.unit.fake_sweep import sweep
 
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 LINEAR = {"name": "linear", "path": "fake:linear"}
 
 
@@ -157,6 +159,15 @@ def test_explainers_that_are_equal_but_for_the_seed() -> None:
         for pair in (("lime", "lime.7"), ("lime", "lime.8"))
     ]
     assert all(c.reference == c.other for c in made)
+
+
+@pytest.mark.parametrize("name", ["zero_shot_vs_finetuned", "quantization"])
+def test_every_explainer_that_samples_has_its_noise_measured(name: str) -> None:
+    study = load_config(CONFIGS / f"{name}.yaml")
+    (first, *_) = study.models
+    made = comparisons([at(first.label)], study)
+    pairs = {c.explainers for c in made if c.kind == "explainer_seed"}
+    assert pairs == {("kernel_shap", "kernel_shap_again"), ("lime", "lime_again")}
 
 
 def test_a_replicate_is_compared_with_its_twin_alone() -> None:
