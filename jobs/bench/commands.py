@@ -85,6 +85,7 @@ def bench_explainers(
     repeats: Annotated[int, typer.Option("--repeats", help="Times each is taken.", min=1)] = 3,
     model: BenchModel = SMOLLM,
     prompt: Annotated[str, typer.Option("--prompt", help="chat or short.")] = "chat",
+    device: DeviceOption = "auto",
     json_: JsonOption = None,
 ) -> None:
     """Explain two texts by rayxai and by lime, shap and captum in a loop over the same model."""
@@ -94,7 +95,7 @@ def bench_explainers(
         from jobs.bench.workload import show_figures, write_json
 
         console = Console(soft_wrap=True)
-        figures = measure(samples, repeats, model, prompt, say=console.print)
+        figures = measure(samples, repeats, model, prompt, device=device, say=console.print)
         show_figures(console, figures)
         if json_ is not None:
             write_json(figures, json_)
@@ -186,7 +187,7 @@ def bench_all(
     device: DeviceOption = "auto",
     json_: JsonOption = None,
 ) -> None:
-    """Run scoring, explainers and overhead, and say which figures are as they should be."""
+    """Run all other benchmarks, and say which figures are as they should be."""
 
     def action() -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")

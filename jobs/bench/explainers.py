@@ -25,6 +25,7 @@ from engine.errors import ConfigError
 from engine.plan import Pair, build_plan
 from engine.step import run_in_process
 from engine.types import Example
+from jobs.bench.devices import check_same
 from jobs.bench.peers import PEERS, SEED, SHAP_SAMPLES, Floats, Peer, count_words
 from jobs.bench.plain import PlainPredict
 from jobs.facts import facts_of, host_spec
@@ -87,9 +88,12 @@ class Bench:
         prompt: A key of `PROMPTS`.
         texts: What is explained.
         threads: Of either side.
+        device: Of either side, as of a host.
     """
 
-    def __init__(self, model: str, prompt: str, texts: Sequence[str], threads: int) -> None:
+    def __init__(
+        self, model: str, prompt: str, texts: Sequence[str], threads: int, device: str = "auto"
+    ) -> None:
         self.texts = texts
         self._raw = {
             "models": [model],
@@ -100,9 +104,9 @@ class Bench:
         }
         self._threads = threads
         pair, _ = self.pair({"name": "occlusion"})
-        self._spec = replace(host_spec(pair.model), threads=threads)
+        self._spec = replace(host_spec(pair.model, device), threads=threads)
         location = str(resolve_model(pair.model.path, pair.model.options).location)
-        self.predict = PlainPredict(location, pair.context, threads)
+        self.predict = PlainPredict(location, pair.context, threads, device)
 
     def pair(self, *explainers: dict[str, Any]) -> tuple[Pair, Unit]:
         """Return the pair and the unit of a sweep with these explainers."""
@@ -118,8 +122,8 @@ class Bench:
     def host(self) -> Iterator[Host]:
         """Load a host that remembers nothing."""
         host = Host(self._spec)
-        host.load()
         try:
+            check_same(ours=host.load().device, theirs=self.predict.device)
             yield host
         finally:
             host.stop()
@@ -150,6 +154,7 @@ def run(
     prompt: str = "chat",
     texts: Sequence[str] = TEXTS,
     errors: bool = True,
+    device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Return how many times faster ours is, and the largest difference of weights.
@@ -161,6 +166,7 @@ def run(
         prompt: A key of `PROMPTS`.
         texts: What is explained.
         errors: Also measure the cost of equal errors; needs no peer.
+        device: Of either side, as of a host.
         say: Called with a line of progress.
 
     Raises:
@@ -168,7 +174,8 @@ def run(
         ValueError: The texts differ in their number of words.
 
     Returns:
-        `vs_lime`, `vs_shap_kernel`, `vs_captum`, `vs_shap_partition`: seconds of theirs ÷ ours;
+        `device`: of both sides; `vs_lime`, `vs_shap_kernel`, `vs_captum`, `vs_shap_partition`:
+        seconds of theirs ÷ ours;
         `vs_shap_kernel_equal_error`: seconds of shap at its samples ÷ ours at as many as have the
         same standard error; `max_abs_dw`: largest difference of weights from lime's and
         KernelExplainer's. Under `detail` each one's medians and evaluations, and under
@@ -181,10 +188,10 @@ def run(
         raise ConfigError(f"texts of {max(words)} words need {2 * max(words) + 2} samples or more")
     if prompt not in PROMPTS:
         raise ConfigError(f"unknown prompt {prompt!r}: use one of {', '.join(PROMPTS)}")
-    bench = Bench(model, prompt, texts, physical_cores())
+    bench = Bench(model, prompt, texts, physical_cores(), device)
     for peer in PEERS:  # imports and compilation are not what is measured
         peer.explain(texts[0], bench.predict, 2 * count_words(texts[0]))
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"device": bench.predict.device}
     detail: dict[str, Any] = {}
     differences = [0.0]
     for peer in PEERS:

@@ -6,74 +6,39 @@ machine whose speed drifts is as fast for one as for the other.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
 from actors.backend import SequenceBatch
 from actors.bucketed import score_in_buckets
+from engine.errors import ModelError
 from engine.packing import build_trie
 from engine.ragged import Ragged, concatenate
 from engine.schema import ScoreTask
 from jobs.bench.dense import DenseRate
+from jobs.bench.devices import check_same
+from jobs.bench.rungs import (
+    OURS,
+    PADDED,
+    Answer,
+    Rung,
+    Scorer,
+    figures_of,
+    headline,
+    print_rungs,
+)
 from jobs.bench.workload import LABELS, Perturbed, perturb, template_of, texts_of
 
 BATCH = 32
 """Sequences of a padded batch: what a loop over a Hugging Face model usually takes."""
 
-PADDED = "padded"
-"""The rung that is what the model says: the others' log-odds are held against its."""
-
-OURS = "packed: a host as it is"
-"""The rung that is a host as it is: what the others are held against."""
-
-Answer = npt.NDArray[np.float64]
-"""Log-odds of the second label [S]."""
-
 Order = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows that are scored, in that order, and where among them each prompt [S] has its answer."""
-
-
-@dataclass
-class Rung:
-    """One way to score, and what it took.
-
-    Attributes:
-        score: Prompts -> (their log-odds in their order, tokens computed).
-        most: Most prompts of a text that are really run, the rest counted at the same rate; None
-            runs all.
-    """
-
-    name: str
-    score: Callable[[Ragged], tuple[Answer, int]]
-    most: int | None = None
-    seconds: list[float] = field(default_factory=list)
-    tokens: int = 0
-    rows: int = 0
-    answers: list[Answer] = field(default_factory=list)
-
-    def run(self, sequences: Ragged) -> None:
-        """Score one text's prompts."""
-        n_rows = sequences.n_rows
-        taken = n_rows if self.most is None else min(self.most, n_rows)
-        some = sequences if taken == n_rows else sequences.take(np.arange(taken))
-        started = time.perf_counter()
-        answer, tokens = self.score(some)
-        self.seconds.append((time.perf_counter() - started) * n_rows / taken)
-        self.tokens += round(tokens * n_rows / taken)
-        self.rows += n_rows
-        self.answers.append(answer)
-
-    @property
-    def rate(self) -> float:
-        """Prompts a second over all texts."""
-        return self.rows / sum(self.seconds)
 
 
 def run(
@@ -119,16 +84,19 @@ def run(
         "most_of_padded": most,
         "device": str(bench.stock.device),
         "threads": bench.threads,
+        "left_out": bench.left_out,
         "prompts": {},
     }
+    if console and bench.left_out:
+        console.print(f"without vllm: {bench.left_out}", markup=False)
     texts = texts_of(data, field, words, n_texts)
     for prompt in prompts:
         template = template_of(prompt, bench.chat)
         perturbed = perturb(texts, template, bench.tokenizer, samples, bench.max_tokens)
         figures["prompts"][prompt] = bench.measure(perturbed)
         if console:
-            _print(console, prompt, figures["prompts"][prompt])
-    figures |= _headline(figures["prompts"])
+            print_rungs(console, prompt, figures["prompts"][prompt])
+    figures |= headline(figures["prompts"])
     return figures
 
 
@@ -157,11 +125,15 @@ class _Bench:
         self.product = TransformersBackend(
             HostSpec(model, precision="fp32", device=device, threads=threads, options=options)
         )
-        self.product.load()
+        check_same(stock=str(self.stock.device), product=self.product.load().device)
         self.dense, self.prepacked = DenseRate(self.stock), DenseRate(self.product.model)
         self.threads = torch.get_num_threads()
         self.most = most
-        self.vllm = _vllm_rungs(source.location, self.label_ids) if vllm else []
+        self.vllm: list[tuple[str, Scorer]] = []
+        self.left_out = ""
+        if vllm:
+            where = str(self.stock.device)
+            self.vllm, self.left_out = _vllm_rungs(source.location, self.label_ids, where)
 
     def rungs(self) -> list[Rung]:
         """Return fresh rungs, the slowest first."""
@@ -196,7 +168,7 @@ class _Bench:
             *[Rung(name, score, self.most) for name, score in self.vllm],
         ]
 
-    def _padded(self, arrange: Callable[[Ragged], Order]) -> Callable[..., tuple[Answer, int]]:
+    def _padded(self, arrange: Callable[[Ragged], Order]) -> Scorer:
         def score(sequences: Ragged) -> tuple[Answer, int]:
             taken, place = arrange(sequences)
             rows = sequences.take(taken).to_lists()
@@ -225,7 +197,7 @@ class _Bench:
             prepacked.append(self.prepacked())
         everything = concatenate([one.sequences for one in perturbed])
         floor = build_trie(everything).n_nodes
-        return _figures(rungs, floor, len(everything.flat), dense, prepacked)
+        return figures_of(rungs, floor, len(everything.flat), dense, prepacked)
 
 
 def padded_batch(model: Any, rows: list[list[int]], bench: _Bench) -> tuple[Answer, int]:
@@ -280,99 +252,17 @@ def _log_odds(log_probs: npt.NDArray[np.float32]) -> Answer:
 
 
 def _vllm_rungs(
-    folder: str, label_ids: Sequence[tuple[int, ...]]
-) -> list[tuple[str, Callable[[Ragged], tuple[Answer, int]]]]:
-    from importlib.util import find_spec
-
-    if find_spec("vllm") is None:
-        return []
+    folder: str, label_ids: Sequence[tuple[int, ...]], device: str
+) -> tuple[list[tuple[str, Scorer]], str]:
+    """Return vLLM's rungs, or why there are none."""
     from jobs.bench.vllm_rung import vllm_scorer
 
-    return [(f"vllm, blocks of {n}", vllm_scorer(folder, label_ids, n)) for n in (32, 128)]
-
-
-def _figures(
-    rungs: list[Rung], floor: int, asked: int, dense: list[float], prepacked: list[float]
-) -> dict[str, Any]:
-    best, best_prepacked = float(np.median(dense)), float(np.median(prepacked))
-    plain = next(rung for rung in rungs if rung.name == PADDED)
-    product = next(rung for rung in rungs if rung.name == OURS)
-    figures: dict[str, Any] = {
-        "tokens_asked": asked,
-        "floor": floor,
-        "dense_tokens_per_second": best,
-        "dense_tokens_per_second_prepacked": best_prepacked,
-        "rungs": {},
-    }
-    for rung in rungs:
-        ratios = [theirs / ours for theirs, ours in zip(rung.seconds, product.seconds, strict=True)]
-        tokens_per_second = rung.tokens / sum(rung.seconds)
-        figures["rungs"][rung.name] = {
-            "sequences_per_second": rung.rate,
-            "tokens_computed": rung.tokens,
-            "tokens_over_floor": rung.tokens / floor,
-            "tokens_per_second": tokens_per_second,
-            "dense_rate_fraction": tokens_per_second / best,
-            "dense_rate_fraction_prepacked": tokens_per_second / best_prepacked,
-            "max_abs_dlogodds": max(map(_gap, plain.answers, rung.answers)),
-            "product_is_faster_by": sum(rung.seconds) / sum(product.seconds),
-            "product_is_faster_by_median": float(np.median(ratios)),
-        }
-    return figures
-
-
-def _gap(one: Answer, other: Answer) -> float:
-    """Return the largest difference of a text's log-odds, over the prompts that both scored."""
-    both = min(len(one), len(other))
-    return float(np.abs(one[:both] - other[:both]).max())
-
-
-def _headline(prompts: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures that a release is judged by, the worst over the prompts."""
-    head: dict[str, Any] = {
-        f"packed_vs_padded_{name}": figures["rungs"][PADDED]["product_is_faster_by"]
-        for name, figures in prompts.items()
-    }
-    for name, figures in prompts.items():
-        others = [r for rung, r in figures["rungs"].items() if rung.startswith("vllm")]
-        if others:
-            head[f"packed_vs_vllm_{name}"] = min(r["product_is_faster_by"] for r in others)
-    ours = [figures["rungs"][OURS] for figures in prompts.values()]
-    head["tokens_over_floor"] = max(rung["tokens_over_floor"] for rung in ours)
-    head["dense_rate_fraction"] = min(rung["dense_rate_fraction"] for rung in ours)
-    head["dense_rate_fraction_prepacked"] = min(
-        rung["dense_rate_fraction_prepacked"] for rung in ours
-    )
-    head["max_abs_dlogodds"] = max(rung["max_abs_dlogodds"] for rung in ours)
-    return head
-
-
-def _print(console: Console, prompt: str, figures: dict[str, Any]) -> None:
-    table = Table(title=f"{prompt} prompt", title_justify="left")
-    table.add_column("rung")
-    for column in (
-        "sequences/s",
-        "tokens ÷ floor",
-        "tokens/s ÷ dense",
-        "÷ prepacked",
-        "ours is faster by",
-        "off by",
-    ):
-        table.add_column(column, justify="right")
-    for name, rung in figures["rungs"].items():
-        table.add_row(
-            name,
-            f"{rung['sequences_per_second']:.1f}",
-            f"{rung['tokens_over_floor']:.4f}",
-            f"{rung['dense_rate_fraction']:.3f}",
-            f"{rung['dense_rate_fraction_prepacked']:.3f}",
-            f"{rung['product_is_faster_by']:.2f}×",
-            f"{rung['max_abs_dlogodds']:.1e}",
-        )
-    console.print(table)
-    console.print(
-        f"floor {figures['floor']:,} tokens of {figures['tokens_asked']:,} asked; dense "
-        f"{figures['dense_tokens_per_second']:.0f} tokens/s, with prepacked weights "
-        f"{figures['dense_tokens_per_second_prepacked']:.0f}; off by: the largest difference in "
-        f"log-odds from the first rung"
-    )
+    if find_spec("vllm") is None:
+        return [], "vllm is not installed"
+    try:
+        return [
+            (f"vllm, blocks of {size}", vllm_scorer(folder, label_ids, size, device))
+            for size in (32, 128)
+        ], ""
+    except ModelError as error:  # built for another kind of device: nothing to compare
+        return [], str(error)

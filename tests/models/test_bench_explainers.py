@@ -24,7 +24,7 @@ def test_figures_and_equal_weights() -> None:
     )
     ratios = {"vs_lime", "vs_shap_kernel", "vs_captum", "vs_shap_partition"}
     equal = "vs_shap_kernel_equal_error"
-    assert figures.keys() == {*ratios, equal, "max_abs_dw", "to_relative_error", "detail"}
+    assert figures.keys() == {*ratios, equal, "device", "max_abs_dw", "to_relative_error", "detail"}
     assert figures["max_abs_dw"] <= 1e-4
     assert figures[equal] > 0
     # 32 coalitions of five words: from there on nothing is drawn

@@ -16,6 +16,7 @@ from actors.loader import load_model, resolve_model
 from engine.ragged import Ragged
 from jobs.bench import scoring
 from jobs.bench.dense import DENSE, FASTEST, REPEATS, DenseRate
+from jobs.bench.rungs import OURS
 from jobs.bench.workload import LABELS
 from tests.models.trainings import save_tiny
 
@@ -88,7 +89,7 @@ def test_every_rung_gives_the_log_odds_of_padded_batches(folder: Path) -> None:
     ]
     assert rungs["padded"]["max_abs_dlogodds"] == 0
     assert all(rung["max_abs_dlogodds"] < 1e-4 for rung in rungs.values())
-    ours = rungs[scoring.OURS]
+    ours = rungs[OURS]
     for key in ("dense_rate_fraction", "dense_rate_fraction_prepacked", "max_abs_dlogodds"):
         assert figures[key] == ours[key]
     assert ours["tokens_over_floor"] < 1.1 < rungs["padded"]["tokens_over_floor"]

@@ -31,7 +31,7 @@ SURFACE: dict[str, list[str]] = {
         "--samples", "--model", "--data", "--field", "--texts", "--words", "--prompt", "--most",
         "--device", "--json",
     ],
-    "bench explainers": ["--samples", "--repeats", "--model", "--prompt", "--json"],
+    "bench explainers": ["--samples", "--repeats", "--model", "--prompt", "--device", "--json"],
     "bench estimators": [
         "--texts", "--words", "--seeds", "--model", "--data", "--field", "--device", "--json",
     ],

@@ -56,4 +56,9 @@ def test_figures_of_a_few_games() -> None:
     assert set(figures["coverage"]) == {"kernel_shap", "kernel_shap + surrogate", "lime"}
     assert all(0 <= c <= 1 for row in figures["coverage"].values() for c in row.values())
     assert figures["stopped"]["kernel_shap + surrogate"]["evaluations"] < 256
+    assert figures["worst_vs_shap"] == max(figures["vs_shap"].values())
+    assert figures["worst_evaluations_of_shap"] == max(figures["evaluations_of_shap"].values())
+    inside = [c for row in figures["coverage"].values() for c in row.values()]
+    inside += [row["coverage"] for row in figures["stopped"].values()]
+    assert (figures["least_coverage"], figures["most_coverage"]) == (min(inside), max(inside))
     json.dumps(figures)
