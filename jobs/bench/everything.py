@@ -39,6 +39,7 @@ TARGETS = (
     Target("scoring", "max_abs_dlogodds", most=1e-4),
     Target("estimators", "worst_vs_shap", most=1.02),
     Target("estimators", "worst_evaluations_of_shap", most=0.5),
+    Target("estimators", "worst_pool_vs_own", most=1.1),
     Target("estimators", "least_coverage", least=0.9),
     Target("estimators", "most_coverage", most=0.98),
     Target("explainers", "vs_lime", least=8.0),
