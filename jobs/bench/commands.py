@@ -177,6 +177,28 @@ def bench_overhead(
     raise typer.Exit(guarded(action))
 
 
+@bench_app.command("memory")
+def bench_memory(
+    model: BenchModel = SMOLLM,
+    prompt: Annotated[str, typer.Option("--prompt", help="chat or short.")] = "chat",
+    device: DeviceOption = "auto",
+    json_: JsonOption = None,
+) -> None:
+    """Compare the peak memory of a host at 200 and at 5,000 perturbations of a text."""
+
+    def action() -> int:
+        from jobs.bench.memory import run as measure
+        from jobs.bench.workload import show_figures, write_json
+
+        figures = measure(model, prompt=prompt, device=device)
+        show_figures(Console(soft_wrap=True), figures)
+        if json_ is not None:
+            write_json(figures, json_)
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
 @bench_app.command("all")
 def bench_all(
     samples: Annotated[

@@ -46,6 +46,7 @@ TARGETS = (
     Target("explainers", "vs_shap_kernel", least=4.0),
     Target("explainers", "vs_shap_kernel_equal_error", least=8.0),
     Target("explainers", "max_abs_dw", most=1e-4),
+    Target("memory", "growth_megabytes", most=200),
     Target("overhead", "evaluations_per_second", least=100_000),
     Target("overhead", "assemble_tokens_per_second", least=10_000_000),
     Target("overhead", "units_per_second", least=200),
@@ -68,7 +69,7 @@ def run(model: str, device: str, samples: int | None, console: Console) -> dict[
     Returns:
         The figures by benchmark, and under `failed` the names of those that miss their target.
     """
-    from jobs.bench import estimators, explainers, overhead, ray_overhead, scoring
+    from jobs.bench import estimators, explainers, memory, overhead, ray_overhead, scoring
     from jobs.stages import physical_cores
 
     parts: dict[str, Callable[[], dict[str, Any]]] = {
@@ -77,6 +78,7 @@ def run(model: str, device: str, samples: int | None, console: Console) -> dict[
             model, device=device, threads=physical_cores(), console=console
         ),
         "explainers": lambda: explainers.run(samples, 1, model, device=device, say=console.print),
+        "memory": lambda: memory.run(model, device=device),
         "overhead": lambda: {
             **overhead.run(samples=5000),
             **ray_overhead.run(20_000),

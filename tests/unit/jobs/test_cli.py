@@ -36,6 +36,7 @@ SURFACE: dict[str, list[str]] = {
         "--texts", "--words", "--seeds", "--model", "--data", "--field", "--device", "--json",
     ],
     "bench overhead": ["--units", "--samples", "--against-process", "--json"],
+    "bench memory": ["--model", "--prompt", "--device", "--json"],
     "bench all": ["--samples", "--model", "--device", "--json"],
 }  # fmt: skip
 """Scripts and documents hang on these names: add to them, but take none away."""

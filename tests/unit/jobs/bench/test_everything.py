@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.bench import estimators, everything, explainers, overhead, ray_overhead, scoring
+from jobs.bench import (
+    estimators,
+    everything,
+    explainers,
+    memory,
+    overhead,
+    ray_overhead,
+    scoring,
+)
 from jobs.bench.everything import TARGETS, Target, judge
 
 
@@ -43,6 +51,7 @@ def test_every_part_is_told_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         (scoring, "run"),
         (estimators, "run"),
         (explainers, "run"),
+        (memory, "run"),
         (overhead, "run"),
         (ray_overhead, "run"),
         (ray_overhead, "ray_against_process"),
