@@ -86,16 +86,29 @@ def bench_explainers(
     model: BenchModel = SMOLLM,
     prompt: Annotated[str, typer.Option("--prompt", help="chat or short.")] = "chat",
     device: DeviceOption = "auto",
+    hosts: Annotated[
+        str | None,
+        typer.Option("--hosts", help="Numbers of hosts, such as 1,2, to also take through Ray."),
+    ] = None,
     json_: JsonOption = None,
 ) -> None:
     """Explain two texts by rayxai and by lime, shap and captum in a loop over the same model."""
 
     def action() -> int:
         from jobs.bench.explainers import run as measure
+        from jobs.bench.over_hosts import parse_hosts
         from jobs.bench.workload import show_figures, write_json
 
         console = Console(soft_wrap=True)
-        figures = measure(samples, repeats, model, prompt, device=device, say=console.print)
+        figures = measure(
+            samples,
+            repeats,
+            model,
+            prompt,
+            device=device,
+            hosts=parse_hosts(hosts) if hosts else (),
+            say=console.print,
+        )
         show_figures(console, figures)
         if json_ is not None:
             write_json(figures, json_)

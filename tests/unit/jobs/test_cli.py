@@ -31,7 +31,9 @@ SURFACE: dict[str, list[str]] = {
         "--samples", "--model", "--data", "--field", "--texts", "--words", "--prompt", "--most",
         "--device", "--json",
     ],
-    "bench explainers": ["--samples", "--repeats", "--model", "--prompt", "--device", "--json"],
+    "bench explainers": [
+        "--samples", "--repeats", "--model", "--prompt", "--device", "--hosts", "--json",
+    ],
     "bench estimators": [
         "--texts", "--words", "--seeds", "--model", "--data", "--field", "--device", "--json",
     ],
