@@ -53,7 +53,7 @@ def write_modular(
             written.append(_properties_chart(methods, phase, folder))
         result[f"{key}_bias"] = BIAS
     result["bias_shift_report"] = BIAS
-    result["attribution_shift_report"] = shift_report(tables)
+    result["attribution_shift_report"] = shift_report(run, tables, found)
     written.append(_write(result, folder / "modular_pipeline_results.json"))
     written.append(_performance_chart(tables, found, folder / "model_performance_comparison.png"))
     return [*written, *_adapter(adapter, folder)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +104,54 @@ class TestModular:
         report = read(tmp_path, "modular_pipeline_results.json")["attribution_shift_report"]
         assert report["methods_analyzed"] == ["LIME", "SHAP"]
         assert report["num_samples"] == 3
+        assert datetime.fromisoformat(report["generated_at"]).tzinfo is not None
         shap = report["method_reports"]["SHAP"]
-        assert shap["sign_flips"] == pytest.approx((0 + 0 + 3) / 3)
-        assert shap["pre_attribution_mass"] == pytest.approx((1 + 4 + 8) / 3)
-        assert shap["post_attribution_mass"] == pytest.approx((3 + 8 + 16) / 3)
+        assert (shap["method"], shap["num_samples"]) == ("SHAP", 3)
+        expected = {
+            "sign_flips": [0, 0, 3],
+            "sign_flip_ratio": [0, 1],  # no word of the first has a value on both sides
+            "pre_attribution_mass": [1, 4, 8],
+            "post_attribution_mass": [3, 8, 16],
+            "mass_change_ratio": [2, 1, 1],
+            "pre_prediction_prob": [0.7, 0.6, 0.2],
+            "post_prediction_prob": [0.9, 0.1, 0.8],
+            "prediction_change": [0.2, -0.5, 0.6],
+        }
+        for key, values in expected.items():
+            assert shap[f"{key}_mean"] == pytest.approx(np.mean(values)), key
+            assert shap[f"{key}_std"] == pytest.approx(np.std(values)), key
+            assert shap["n"][key] == len(values)
+        assert report["summary"] == {
+            "avg_rank_correlation": report["method_reports"]["LIME"]["rank_correlation_mean"],
+            "avg_top3_overlap": report["method_reports"]["LIME"]["top_3_overlap_mean"],
+            "avg_prediction_improvement": pytest.approx(0.1),
+        }
+
+    def test_words_that_gain_and_lose(self, tmp_path: Path) -> None:
+        """Shares of the mass: what all values are multiplied by is no change."""
+        written(write_modular, legacy_run(), tmp_path)
+        report = read(tmp_path, "modular_pipeline_results.json")["attribution_shift_report"]
+        for each in report["method_reports"].values():
+            assert each["most_gained_tokens"] == [["b", 1]]
+            assert each["most_lost_tokens"] == [["a", 1]]
+
+    def test_what_a_shift_cannot_tell_is_null_with_a_reason(self, tmp_path: Path) -> None:
+        written(write_modular, legacy_run(), tmp_path)
+        report = read(tmp_path, "modular_pipeline_results.json")["attribution_shift_report"]
+        for each in report["method_reports"].values():
+            nulls = {key for key, value in each.items() if value is None}
+            assert nulls == set(each["reason"])
+            assert {"rank_correlation_pval_mean", "top_5_overlap_mean"} < nulls
+            assert each["n"]["top_5_overlap"] == 0  # no text has more than five words
 
     def test_zero_shot_alone(self, tmp_path: Path) -> None:
         names = written(write_modular, legacy_run("none"), tmp_path)
         assert "xai_properties_comparison_fine-tuned.png" not in names
         found = read(tmp_path, "modular_pipeline_results.json")
         assert not any(key.startswith("finetuned") for key in found)
-        assert found["attribution_shift_report"]["summary"] is None
+        report = found["attribution_shift_report"]
+        assert report["method_reports"] == {}
+        assert {key for key, value in report.items() if value is None} == set(report["reason"])
 
 
 class TestXai:
