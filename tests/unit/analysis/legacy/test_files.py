@@ -16,7 +16,7 @@ from analysis.legacy.files import write_modular, write_shap_comparison, write_xa
 from analysis.load import RunTables
 from analysis.tables import build_tables
 from engine.errors import RunFolderError
-from tests.unit.analysis.legacy_run import SHAP, TEXTS, legacy_run
+from tests.unit.analysis.legacy_run import POSITIVE, SHAP, TEXTS, base_of, legacy_run, log_odds
 
 FIVE = ["accuracy", "precision", "recall", "f1", "mcc"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -216,7 +216,18 @@ class TestShapComparison:
         for name, values in zip(found["examples"], found["values"], strict=True):
             assert np.array(values)[:, 1].tolist() == SHAP["lora-seed42"][name]
             assert np.array(values)[:, 0].tolist() == [-v for v in SHAP["lora-seed42"][name]]
-        assert found["base_values"][0] == [None, 0.0]
+
+    def test_bases(self, tmp_path: Path) -> None:
+        """Of both labels, and base + Σ values is the prediction, as in shap.Explanation."""
+        written(write_shap_comparison, legacy_run(), tmp_path)
+        for phase, name in (("zero_shot", "none"), ("fine_tuned", "lora-seed42")):
+            found = read(tmp_path, f"{phase}_shap.json")
+            for i, example in enumerate(TEXTS):
+                base = base_of(name, example)
+                assert found["base_values"][i] == pytest.approx([-base, base])
+                odds = log_odds(POSITIVE[name][example])
+                sums = np.array(found["base_values"][i]) + np.sum(found["values"][i], axis=0)
+                assert sums == pytest.approx([-odds, odds])
 
     def test_statistics(self, tmp_path: Path) -> None:
         written(write_shap_comparison, legacy_run(), tmp_path)
