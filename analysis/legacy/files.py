@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from analysis.legacy import charts
+from analysis.legacy.lime_examples import lime_examples
 from analysis.legacy.performance import metrics_file, scores
 from analysis.legacy.phases import PhaseRows, phases
 from analysis.legacy.properties import (
@@ -39,7 +40,8 @@ def write_modular(
     """Write the files of `run_pipeline_modular.py`; return them.
 
     `modular_pipeline_results.json`, `model_performance_comparison.png`,
-    `xai_properties_comparison_zero-shot.png` and `…_fine-tuned.png`, `lora_adapter/`.
+    `xai_properties_comparison_zero-shot.png` and `…_fine-tuned.png`, `ft_example_lime_0.png` and
+    `…_1.png`, `lora_adapter/`.
     """
     found = phases(run)
     result: dict[str, Any] = {}
@@ -56,7 +58,7 @@ def write_modular(
     result["attribution_shift_report"] = shift_report(run, tables, found)
     written.append(_write(result, folder / "modular_pipeline_results.json"))
     written.append(_performance_chart(tables, found, folder / "model_performance_comparison.png"))
-    return [*written, *_adapter(adapter, folder)]
+    return [*written, *_lime_charts(run, found, folder), *_adapter(adapter, folder)]
 
 
 def write_xai(
@@ -65,7 +67,7 @@ def write_xai(
     """Write the files of `llama_3.2_1B_xai.py`; return them.
 
     `metrics_comparison.json`, `xai_properties_results.json`, `model_performance_comparison.png`,
-    `xai_properties_comparison_*.png`, `lora_adapter/`.
+    `xai_properties_comparison_*.png`, `ft_example_lime_*.png`, `lora_adapter/`.
     """
     found = phases(run)
     performance: dict[str, Any] = {phase.phase: scores(tables, phase) for phase in found}
@@ -79,7 +81,7 @@ def write_xai(
     if properties:
         written.append(_write(properties, folder / "xai_properties_results.json"))
     written.append(_performance_chart(tables, found, folder / "model_performance_comparison.png"))
-    return [*written, *_adapter(adapter, folder)]
+    return [*written, *_lime_charts(run, found, folder), *_adapter(adapter, folder)]
 
 
 def write_shap_comparison(
@@ -145,6 +147,16 @@ def _properties_chart(methods: Mapping[str, Any], phase: PhaseRows, folder: Path
 def _performance_chart(tables: dict[str, pl.DataFrame], found: list[PhaseRows], path: Path) -> Path:
     charts.performance_chart({phase.phase: scores(tables, phase) for phase in found}, path)
     return path
+
+
+def _lime_charts(run: RunTables, found: list[PhaseRows], folder: Path) -> list[Path]:
+    written = []
+    for phase in found:
+        if phase.phase == "fine_tuned":
+            for i, example in enumerate(lime_examples(run, phase)):
+                written.append(folder / f"ft_example_lime_{i}.png")
+                charts.lime_chart(example, written[-1])
+    return written
 
 
 def _words(run: RunTables, phase: PhaseRows) -> dict[str, list[str]]:

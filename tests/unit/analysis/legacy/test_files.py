@@ -60,6 +60,8 @@ class TestModular:
             "model_performance_comparison.png",
             "xai_properties_comparison_zero-shot.png",
             "xai_properties_comparison_fine-tuned.png",
+            "ft_example_lime_0.png",
+            "ft_example_lime_1.png",
             *ADAPTER,
         }
 
@@ -147,6 +149,7 @@ class TestModular:
     def test_zero_shot_alone(self, tmp_path: Path) -> None:
         names = written(write_modular, legacy_run("none"), tmp_path)
         assert "xai_properties_comparison_fine-tuned.png" not in names
+        assert "ft_example_lime_0.png" not in names
         found = read(tmp_path, "modular_pipeline_results.json")
         assert not any(key.startswith("finetuned") for key in found)
         report = found["attribution_shift_report"]
@@ -162,6 +165,8 @@ class TestXai:
             "model_performance_comparison.png",
             "xai_properties_comparison_zero-shot.png",
             "xai_properties_comparison_fine-tuned.png",
+            "ft_example_lime_0.png",
+            "ft_example_lime_1.png",
             *ADAPTER,
         }
         performance = read(tmp_path, "metrics_comparison.json")
