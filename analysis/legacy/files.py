@@ -30,6 +30,8 @@ from analysis.load import RunTables
 
 BIAS = {"value": None, "reason": "waits for the bias analysis"}
 SHAP = "kernel_shap"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "card.json")
+"""What makes a trained adapter; its folder has the training's lock and checkpoints too."""
 _PHASE_KEY = {"zero_shot": "zero_shot", "fine_tuned": "finetuned"}
 """The modular pipeline writes fine-tuned as one word."""
 
@@ -177,9 +179,8 @@ def _adapter(adapter: Path | None, folder: Path) -> list[Path]:
     target = folder / "lora_adapter"
     target.mkdir(parents=True, exist_ok=True)
     copied = []
-    for file in sorted(adapter.iterdir()):
-        if file.is_file():  # not the checkpoints
-            copied.append(Path(shutil.copy2(file, target / file.name)))
+    for name in ADAPTER_FILES:
+        copied.append(Path(shutil.copy2(adapter / name, target / name)))
     return copied
 
 

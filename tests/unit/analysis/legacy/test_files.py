@@ -26,7 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "trained"
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("adapter_config.json", "adapter_model.safetensors", "card.json"):
+    for name in ("adapter_config.json", "adapter_model.safetensors", "card.json", "lock"):
         (folder / name).write_text(name)
     return folder
 
