@@ -87,7 +87,10 @@ def shap_parser() -> argparse.ArgumentParser:
         "--shap-example-count", type=count, default=10, help=f"Examples explained ({ALL})."
     )
     parser.add_argument(
-        "--shap-max-evals", type=int, default=200, help="Evaluations of an explanation."
+        "--shap-max-evals",
+        type=int,
+        default=200,
+        help="Evaluations of an explanation; raised to what the longest text needs.",
     )
     _switch(parser, "--load-in-4bit", True, "Load the model in 4 bits (nf4).")
     _output(parser, "outputs/tweet_sentiment_extraction")

@@ -251,6 +251,20 @@ class TestShapComparison:
         }
 
 
+def test_a_raised_budget_is_told(tmp_path: Path) -> None:
+    run = legacy_run()
+    tables = build_tables(run)
+    note = {"kernel_shap": "num_samples is 16, not the 4 asked for"}
+    write_shap_comparison(run, tables, tmp_path, None, note)
+    write_xai(run, tables, tmp_path, None, note)
+    comparison = read(tmp_path, "interpretability_metrics.json")["comparison"]
+    for each in (read(tmp_path, "zero_shot_shap.json"), comparison):
+        assert each["definition"]["budget"] == note["kernel_shap"]
+    methods = read(tmp_path, "xai_properties_results.json")["fine_tuned"]
+    assert methods["kernelSHAP"]["definition"]["budget"] == note["kernel_shap"]
+    assert "budget" not in methods["LIME"]["definition"]
+
+
 def test_nothing_to_export(tmp_path: Path) -> None:
     run = legacy_run()
     empty = replace(run, predictions=run.predictions.clear())
