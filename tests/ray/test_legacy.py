@@ -13,11 +13,7 @@ from tests.models.trainings import save_tiny, write_rows
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("local_ray")]
 
-SMALL = (
-    *("--set", "cluster.threads=1"),
-    *("--set", "explainers.0.num_samples=16"),
-    *("--set", "explainers.1.num_samples=16"),
-)
+SMALL = ("--set", "cluster.threads=1", "--num-samples", "16")
 LEARNING = ("--set", "finetune.0.learning_rate=0.03", "--set", "finetune.0.targets=all-linear")
 
 
