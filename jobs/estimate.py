@@ -83,6 +83,28 @@ def count(
     return Counts(sum(rows for rows, _ in asked), sum(tokens for _, tokens in asked), failures)
 
 
+def planned(plan: Plan) -> dict[str, Counts]:
+    """Return what each pair of a plan asks for, whether or not it is stored or done already.
+
+    Explained examples are counted on `SAMPLE` of them and scaled up, but for `failures`.
+    """
+    explained = [e for e in plan.examples if e.id in plan.explained]
+    others = [e for e in plan.examples if e.id not in plan.explained]
+    sample = explained[:: max(1, len(explained) // SAMPLE)][:SAMPLE]
+    scale = len(explained) / max(len(sample), 1)
+    size = plan.config.cluster.shard_size
+    found = {}
+    for key, pair in plan.pairs.items():
+        counts = count(pair, sample, size)
+        rest = count(pair, others, max(len(others), 1), explain=False)
+        found[key] = Counts(
+            int(counts.evaluations * scale) + rest.evaluations,
+            int(counts.tokens * scale) + rest.tokens,
+            counts.failures,
+        )
+    return found
+
+
 def _spending_all(context: StepContext) -> StepContext:
     tasks = tuple(
         replace(task, params={k: v for k, v in task.params.items() if k != "relative_error"})
@@ -108,30 +130,24 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         + "; "
         f"{len(plan.units)} units, {len(plan.units) - len(left)} of them done"
     )
-    sample = explained[:: max(1, len(explained) // SAMPLE)][:SAMPLE]
+    sample = min(SAMPLE, len(explained))
     table = Table("model and prompt", "units", "evaluations", "tokens", "time")
     parameters = _parameters(plan)
-    for key, pair in plan.pairs.items():
-        counts = count(pair, sample, config.cluster.shard_size)
-        scale = len(explained) / max(len(sample), 1)
-        rest = count(pair, others, max(len(others), 1), explain=False)
-        tokens = int(counts.tokens * scale) + rest.tokens
+    for key, counts in planned(plan).items():
         table.add_row(
             key.replace("|none|", "|"),
             str(sum(1 for u in plan.units if u.pair == key)),
-            f"{int(counts.evaluations * scale) + rest.evaluations:,}",
-            f"{tokens:,}",
-            _duration(tokens, parameters.get(key)),
+            f"{counts.evaluations:,}",
+            f"{counts.tokens:,}",
+            _duration(counts.tokens, parameters.get(key)),
         )
         if counts.failures:
-            console.print(
-                f"{key}: {counts.failures} failures are expected on {len(sample)} examples"
-            )
+            console.print(f"{key}: {counts.failures} failures are expected on {sample} examples")
     if config.finetune:
         _print_trainings(config, console)
     console.print(table)
-    if len(sample) < len(explained):
-        console.print(f"Counted on {len(sample)} examples and scaled up to {len(explained)}.")
+    if sample < len(explained):
+        console.print(f"Counted on {sample} examples and scaled up to {len(explained)}.")
     console.print(
         "Time: tokens ÷ what this machine's matrix products allow a model of that size, measured "
         "just now; loading, reuse of the template and stored evaluations are not counted."

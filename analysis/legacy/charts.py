@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.ink import PRINT
+from analysis.legacy.lime_examples import LimeExample
 
 DPI = 300
 NAMES = {"zero_shot": "Zero-shot", "fine_tuned": "Fine-tuned"}
@@ -77,9 +78,23 @@ def shap_summary_chart(tokens: Sequence[str], scores: Sequence[float], path: Pat
     """Draw the words of the largest |φ|, summed over the examples."""
     figure, axes = _figure(6.0, 0.9 + 0.35 * max(len(tokens), 1))
     axes.barh(range(len(tokens)), scores, color=PRINT.series[0])
-    axes.set_yticks(range(len(tokens)), list(tokens))
+    axes.set_yticks(range(len(tokens)), list(tokens), parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("|Shapley value|, summed over the examples")
+    _save(figure, path)
+
+
+def lime_chart(example: LimeExample, path: Path) -> None:
+    """Draw the weights of a text's words, those for the label to the right."""
+    figure, axes = _figure(6.0, 1.2 + 0.35 * len(example.words))
+    colours = [PRINT.positive if weight > 0 else PRINT.negative for weight in example.weights]
+    axes.barh(range(len(example.words)), example.weights, color=colours)
+    axes.set_yticks(range(len(example.words)), example.words, parse_math=False)
+    axes.axvline(0.0, color=PRINT.text, linewidth=0.8)
+    axes.invert_yaxis()
+    target = example.target.replace("_", "-")
+    axes.set_xlabel(f"LIME's weight, in {target} of “{example.label}”", parse_math=False)
+    axes.set_title(f"Fine-tuned: {example.name}", fontsize=10, parse_math=False)
     _save(figure, path)
 
 

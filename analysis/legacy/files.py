@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from analysis.legacy import charts
+from analysis.legacy.lime_examples import lime_examples
 from analysis.legacy.performance import metrics_file, scores
 from analysis.legacy.phases import PhaseRows, phases
 from analysis.legacy.properties import (
@@ -29,17 +30,26 @@ from analysis.load import RunTables
 
 BIAS = {"value": None, "reason": "waits for the bias analysis"}
 SHAP = "kernel_shap"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "card.json")
+"""What makes a trained adapter; its folder has the training's lock and checkpoints too."""
 _PHASE_KEY = {"zero_shot": "zero_shot", "fine_tuned": "finetuned"}
 """The modular pipeline writes fine-tuned as one word."""
 
 
 def write_modular(
-    run: RunTables, tables: dict[str, pl.DataFrame], folder: Path, adapter: Path | None
+    run: RunTables,
+    tables: dict[str, pl.DataFrame],
+    folder: Path,
+    adapter: Path | None,
+    budgets: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write the files of `run_pipeline_modular.py`; return them.
 
+    `budgets` has a note on an explainer whose budget is not the one asked for.
+
     `modular_pipeline_results.json`, `model_performance_comparison.png`,
-    `xai_properties_comparison_zero-shot.png` and `…_fine-tuned.png`, `lora_adapter/`.
+    `xai_properties_comparison_zero-shot.png` and `…_fine-tuned.png`, `ft_example_lime_0.png` and
+    `…_1.png`, `lora_adapter/`.
     """
     found = phases(run)
     result: dict[str, Any] = {}
@@ -47,45 +57,57 @@ def write_modular(
     for phase in found:
         key = _PHASE_KEY[phase.phase]
         result[f"{key}_performance"] = scores(tables, phase)
-        methods = _properties(run, tables, phase, METHODS, MODULAR)
+        methods = _properties(run, tables, phase, METHODS, MODULAR, budgets)
         if methods:
             result[f"{key}_attributions"] = methods
             written.append(_properties_chart(methods, phase, folder))
         result[f"{key}_bias"] = BIAS
     result["bias_shift_report"] = BIAS
-    result["attribution_shift_report"] = shift_report(tables)
+    result["attribution_shift_report"] = shift_report(run, tables, found)
     written.append(_write(result, folder / "modular_pipeline_results.json"))
     written.append(_performance_chart(tables, found, folder / "model_performance_comparison.png"))
-    return [*written, *_adapter(adapter, folder)]
+    return [*written, *_lime_charts(run, found, folder), *_adapter(adapter, folder)]
 
 
 def write_xai(
-    run: RunTables, tables: dict[str, pl.DataFrame], folder: Path, adapter: Path | None
+    run: RunTables,
+    tables: dict[str, pl.DataFrame],
+    folder: Path,
+    adapter: Path | None,
+    budgets: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write the files of `llama_3.2_1B_xai.py`; return them.
 
+    `budgets` has a note on an explainer whose budget is not the one asked for.
+
     `metrics_comparison.json`, `xai_properties_results.json`, `model_performance_comparison.png`,
-    `xai_properties_comparison_*.png`, `lora_adapter/`.
+    `xai_properties_comparison_*.png`, `ft_example_lime_*.png`, `lora_adapter/`.
     """
     found = phases(run)
     performance: dict[str, Any] = {phase.phase: scores(tables, phase) for phase in found}
     written = [_write(performance, folder / "metrics_comparison.json")]
     properties: dict[str, Any] = {}
     for phase in found:
-        methods = _properties(run, tables, phase, XAI_METHODS, XAI)
+        methods = _properties(run, tables, phase, XAI_METHODS, XAI, budgets)
         if methods:
             properties[phase.phase] = methods
             written.append(_properties_chart(methods, phase, folder))
     if properties:
         written.append(_write(properties, folder / "xai_properties_results.json"))
     written.append(_performance_chart(tables, found, folder / "model_performance_comparison.png"))
-    return [*written, *_adapter(adapter, folder)]
+    return [*written, *_lime_charts(run, found, folder), *_adapter(adapter, folder)]
 
 
 def write_shap_comparison(
-    run: RunTables, tables: dict[str, pl.DataFrame], folder: Path, adapter: Path | None
+    run: RunTables,
+    tables: dict[str, pl.DataFrame],
+    folder: Path,
+    adapter: Path | None,
+    budgets: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write the files of `experiments_llama_3.2_1B.py`; return them.
+
+    `budgets` has a note on an explainer whose budget is not the one asked for.
 
     `zero_shot_metrics.json`, `fine_tuned_metrics.json`, `metrics_comparison.png`; with SHAP
     `zero_shot_shap.json`, `fine_tuned_shap.json`, the two `…_shap_summary.png` and
@@ -103,14 +125,16 @@ def write_shap_comparison(
         sizes[phase.phase] = magnitudes(run, phase, SHAP)
         if not sizes[phase.phase]:
             continue
-        written.append(_write(shap_file(run, phase, SHAP), folder / f"{phase.phase}_shap.json"))
+        values = _noted(shap_file(run, phase, SHAP), SHAP, budgets)
+        written.append(_write(values, folder / f"{phase.phase}_shap.json"))
         own = phase_statistics(sizes[phase.phase], _words(run, phase))
         statistics[phase.phase] = own
         picture = folder / f"{phase.phase}_shap_summary.png"
         charts.shap_summary_chart(own["top_tokens"], own["top_token_scores"], picture)
         written.append(picture)
     if len(statistics) == 2:
-        statistics["comparison"] = comparison(sizes["zero_shot"], sizes["fine_tuned"])
+        compared = comparison(sizes["zero_shot"], sizes["fine_tuned"])
+        statistics["comparison"] = _noted(compared, SHAP, budgets)
     if statistics:
         written.append(_write(statistics, folder / "interpretability_metrics.json"))
     return [*written, *_adapter(adapter, folder)]
@@ -122,13 +146,25 @@ def _properties(
     phase: PhaseRows,
     methods: Mapping[str, str],
     properties: tuple[Property, ...],
+    budgets: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     explained = set(phase.of(run.attributions)["explainer"].to_list())
-    return {
-        name: property_scores(tables, phase, explainer, properties)
-        for explainer, name in methods.items()
-        if explainer in explained
-    }
+    found = {}
+    for explainer, name in methods.items():
+        if explainer in explained:
+            scored = property_scores(tables, phase, explainer, properties)
+            found[name] = _noted(scored, explainer, budgets)
+    return found
+
+
+def _noted(
+    content: dict[str, Any], explainer: str, budgets: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return the content with the note on the explainer's budget, if any, in its definition."""
+    note = (budgets or {}).get(explainer)
+    if note is None:
+        return content
+    return {**content, "definition": {**content["definition"], "budget": note}}
 
 
 def _properties_chart(methods: Mapping[str, Any], phase: PhaseRows, folder: Path) -> Path:
@@ -145,6 +181,16 @@ def _properties_chart(methods: Mapping[str, Any], phase: PhaseRows, folder: Path
 def _performance_chart(tables: dict[str, pl.DataFrame], found: list[PhaseRows], path: Path) -> Path:
     charts.performance_chart({phase.phase: scores(tables, phase) for phase in found}, path)
     return path
+
+
+def _lime_charts(run: RunTables, found: list[PhaseRows], folder: Path) -> list[Path]:
+    written = []
+    for phase in found:
+        if phase.phase == "fine_tuned":
+            for i, example in enumerate(lime_examples(run, phase)):
+                written.append(folder / f"ft_example_lime_{i}.png")
+                charts.lime_chart(example, written[-1])
+    return written
 
 
 def _words(run: RunTables, phase: PhaseRows) -> dict[str, list[str]]:
@@ -165,9 +211,8 @@ def _adapter(adapter: Path | None, folder: Path) -> list[Path]:
     target = folder / "lora_adapter"
     target.mkdir(parents=True, exist_ok=True)
     copied = []
-    for file in sorted(adapter.iterdir()):
-        if file.is_file():  # not the checkpoints
-            copied.append(Path(shutil.copy2(file, target / file.name)))
+    for name in ADAPTER_FILES:
+        copied.append(Path(shutil.copy2(adapter / name, target / name)))
     return copied
 
 

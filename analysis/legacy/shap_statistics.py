@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.metrics import agreement, complexity
+from engine.metrics.ranking import top_share
 
 Floats = npt.NDArray[np.float64]
 Magnitudes = Mapping[str, Floats]
 """Example -> |φ| of its words [F]."""
 
 TOP_TOKENS = 5
+OVERLAPS = (5, 10)
 
 DEFINITION = {
     "|φ|": "of the last label's row, over the text's words; the original's is over the prompt's "
@@ -64,11 +66,18 @@ def comparison(zero_shot: Magnitudes, fine_tuned: Magnitudes) -> dict[str, Any]:
     ]
     before = np.array([a.mean() for a, _ in shared])
     after = np.array([b.mean() for _, b in shared])
+    lengths = [len(a) for a, _ in shared]
+    top = {
+        key: (k, sum(n > k for n in lengths))
+        for key, k in (
+            ("mean_top_token_jaccard", TOP_TOKENS),
+            *((f"mean_top{k}_overlap", k) for k in OVERLAPS),
+        )
+    }
     return {
         "mean_token_cosine_similarity": _mean([agreement.cosine(a, b) for a, b in shared]),
         "mean_top_token_jaccard": _mean([_jaccard(a, b, TOP_TOKENS) for a, b in shared]),
-        "mean_top5_overlap": _mean([_overlap(a, b, 5) for a, b in shared]),
-        "mean_top10_overlap": _mean([_overlap(a, b, 10) for a, b in shared]),
+        **{f"mean_top{k}_overlap": _mean([_overlap(a, b, k) for a, b in shared]) for k in OVERLAPS},
         "mean_abs_importance_difference": _mean(after - before),
         "cohens_d_abs_importance": _cohens_d(before, after),
         "d_z_abs_importance": _d_z(after - before),
@@ -79,8 +88,23 @@ def comparison(zero_shot: Magnitudes, fine_tuned: Magnitudes) -> dict[str, Any]:
         "mean_zero_shot_entropy": _mean([_nats(a) for a, _ in shared]),
         "mean_fine_tuned_entropy": _mean([_nats(b) for _, b in shared]),
         "pairs": len(shared),
-        "definition": DEFINITION,
+        "definition": DEFINITION
+        | {key: _says(key, k, counted, len(shared)) for key, (k, counted) in top.items()},
+        "reason": {
+            key: f"no text explained in both phases has more than {k} words"
+            for key, (k, counted) in top.items()
+            if not counted
+        },
     }
+
+
+def _says(key: str, k: int, counted: int, pairs: int) -> str:
+    what = "|∩| / |∪|" if key.endswith("jaccard") else f"|∩| / {k}"
+    return (
+        f"{what} of the {k} words of the largest |φ|, words tied for the last places in part; over "
+        f"{counted} of {pairs} texts, those of more than {k} words: a shorter one has all its "
+        "words on both sides"
+    )
 
 
 def _example(name: str, each: Floats, words: Sequence[str]) -> dict[str, Any]:
@@ -104,18 +128,21 @@ def _nats(each: Floats) -> float | None:
     return None if share is None else share * float(np.log(len(each)))
 
 
-def _top(each: Floats, k: int) -> set[int]:
-    return set(np.lexsort((np.arange(len(each)), -each))[:k].tolist())
+def _jaccard(a: Floats, b: Floats, k: int) -> float | None:
+    common = _common(a, b, k)
+    return None if common is None else common / (2 * k - common)
 
 
-def _jaccard(a: Floats, b: Floats, k: int) -> float:
-    first, second = _top(a, k), _top(b, k)
-    return len(first & second) / len(first | second)
+def _overlap(a: Floats, b: Floats, k: int) -> float | None:
+    common = _common(a, b, k)
+    return None if common is None else common / k
 
 
-def _overlap(a: Floats, b: Floats, k: int) -> float:
-    """Return |∩| / k; of texts shorter than k over their length."""
-    return len(_top(a, k) & _top(b, k)) / min(k, len(a))
+def _common(a: Floats, b: Floats, k: int) -> float | None:
+    """Return how many of the k largest both have; None where every word is among them."""
+    if len(a) <= k:
+        return None
+    return float(np.minimum(top_share(a, k), top_share(b, k)).sum())
 
 
 def _pearson(a: Floats, b: Floats) -> float | None:

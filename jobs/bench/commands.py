@@ -85,16 +85,30 @@ def bench_explainers(
     repeats: Annotated[int, typer.Option("--repeats", help="Times each is taken.", min=1)] = 3,
     model: BenchModel = SMOLLM,
     prompt: Annotated[str, typer.Option("--prompt", help="chat or short.")] = "chat",
+    device: DeviceOption = "auto",
+    hosts: Annotated[
+        str | None,
+        typer.Option("--hosts", help="Numbers of hosts, such as 1,2, to also take through Ray."),
+    ] = None,
     json_: JsonOption = None,
 ) -> None:
     """Explain two texts by rayxai and by lime, shap and captum in a loop over the same model."""
 
     def action() -> int:
         from jobs.bench.explainers import run as measure
+        from jobs.bench.over_hosts import parse_hosts
         from jobs.bench.workload import show_figures, write_json
 
         console = Console(soft_wrap=True)
-        figures = measure(samples, repeats, model, prompt, say=console.print)
+        figures = measure(
+            samples,
+            repeats,
+            model,
+            prompt,
+            device=device,
+            hosts=parse_hosts(hosts) if hosts else (),
+            say=console.print,
+        )
         show_figures(console, figures)
         if json_ is not None:
             write_json(figures, json_)
@@ -176,6 +190,28 @@ def bench_overhead(
     raise typer.Exit(guarded(action))
 
 
+@bench_app.command("memory")
+def bench_memory(
+    model: BenchModel = SMOLLM,
+    prompt: Annotated[str, typer.Option("--prompt", help="chat or short.")] = "chat",
+    device: DeviceOption = "auto",
+    json_: JsonOption = None,
+) -> None:
+    """Compare the peak memory of a host at 200 and at 5,000 perturbations of a text."""
+
+    def action() -> int:
+        from jobs.bench.memory import run as measure
+        from jobs.bench.workload import show_figures, write_json
+
+        figures = measure(model, prompt=prompt, device=device)
+        show_figures(Console(soft_wrap=True), figures)
+        if json_ is not None:
+            write_json(figures, json_)
+        return 0
+
+    raise typer.Exit(guarded(action))
+
+
 @bench_app.command("all")
 def bench_all(
     samples: Annotated[
@@ -186,7 +222,7 @@ def bench_all(
     device: DeviceOption = "auto",
     json_: JsonOption = None,
 ) -> None:
-    """Run scoring, explainers and overhead, and say which figures are as they should be."""
+    """Run all other benchmarks, and say which figures are as they should be."""
 
     def action() -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")

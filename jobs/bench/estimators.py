@@ -10,15 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
 from engine.explainers import build, solve
 from engine.types import Attribution
+from jobs.bench.estimator_tables import print_errors
 from jobs.bench.games import Game, score_games
 from jobs.bench.workload import texts_of
 
@@ -32,6 +32,9 @@ AGAINST = (5.0, 10.0, 20.0)
 
 NOMINAL = 0.95
 SURROGATE = {"surrogate": "gaussian_process"}
+
+Exact = dict[str, npt.NDArray[np.float64]]
+"""Method -> its own values [F] from all coalitions: Shapley values of `kernel_shap`."""
 
 Estimate = Callable[[Game, int, int], npt.NDArray[np.float64]]
 """Game, evaluations, seed -> values [F]."""
@@ -98,13 +101,18 @@ def run(
         them at which the surrogate has the same median error; `coverage`: estimator ->
         evaluations a word -> share of exact values inside nominal 95 % intervals; `stopped`: the
         same after stopping at the tolerance, with error and evaluations; `worst_complete`: the
-        largest error of our default once all coalitions are valued.
+        largest error of our default once all coalitions are valued; `pool_vs_own`: method ->
+        evaluations a word -> median error from the pool of a sweep over the one from its own
+        coalitions; `evaluations_of_own`: the same of distinct evaluations, of which lime's own
+        draws need fewer. `worst_vs_shap`, `worst_evaluations_of_shap` and `worst_pool_vs_own`, the
+        largest of their kind; `least_coverage` and `most_coverage`, of all budgets and after
+        stopping.
     """
     if games is None:
         texts = texts_of(data, field, words, n_texts)
         games = score_games(texts, model, prompt, device, threads)
     scored = list(games)
-    exact = [solve(build("exact"), game.value, game.n_features).values[0] for game in scored]
+    exact = [_exact(game) for game in scored]
     measured = _fixed(scored, exact, seeds)
     figures: dict[str, Any] = {
         "model": model,
@@ -129,9 +137,40 @@ def run(
         for m in AGAINST
         if m in error["shap"]
     }
+    figures["pool_vs_own"] = {
+        name: {m: e / error[name][m] for m, e in error[pooled].items()}
+        for pooled, name in _POOLED.items()
+        if pooled in error
+    }
+    figures["evaluations_of_own"] = _evaluations(measured)
+    figures |= _extremes(figures)
     if console is not None:
-        _print(console, figures)
+        print_errors(console, figures)
     return figures
+
+
+def _extremes(figures: dict[str, Any]) -> dict[str, float]:
+    """Return the figures that a release is judged by; none of what was not measured."""
+    inside = [c for row in figures["coverage"].values() for c in row.values()]
+    inside += [row["coverage"] for row in figures["stopped"].values()]
+    found = {
+        "worst_vs_shap": list(figures["vs_shap"].values()),
+        "worst_evaluations_of_shap": list(figures["evaluations_of_shap"].values()),
+        "worst_pool_vs_own": [e for row in figures["pool_vs_own"].values() for e in row.values()],
+        "most_coverage": inside,
+    }
+    worst = {name: max(values) for name, values in found.items() if values}
+    return {**worst, **({"least_coverage": min(inside)} if inside else {})}
+
+
+def _evaluations(measured: dict[str, dict[float, Errors]]) -> dict[str, dict[float, float]]:
+    """Return the evaluations from the pool over those of a method's own coalitions."""
+    mean = _table(measured, lambda found: float(np.mean(found.evaluations or [np.nan])))
+    return {
+        name: {m: count / mean[name][m] for m, count in mean[pooled].items()}
+        for pooled, name in _POOLED.items()
+        if pooled in mean
+    }
 
 
 def reach(errors: dict[float, float], error: float) -> float:
@@ -156,7 +195,7 @@ def reach(errors: dict[float, float], error: float) -> float:
 
 
 def _fixed(
-    games: Sequence[Game], exact: Sequence[npt.NDArray[np.float64]], seeds: int
+    games: Sequence[Game], exact: Sequence[Exact], seeds: int
 ) -> dict[str, dict[float, Errors]]:
     measured: dict[str, dict[float, Errors]] = {}
     for multiple in (SMALLEST, *MULTIPLES):
@@ -166,14 +205,16 @@ def _fixed(
             if budget >= 2**n:
                 continue
             for seed in range(seeds):
-                for name, own in _OURS.items():
-                    explainer = build(own["name"], num_samples=budget, seed=seed, **own["params"])
+                for name, ours in _OURS.items():
+                    explainer = build(ours.name, num_samples=budget, seed=seed, **ours.params)
+                    if name in _POOLED and not explainer.pool_samples(n):
+                        continue  # too few for the pool: it would draw its own
                     found = solve(explainer, game.value, n)
-                    target = truth if own["name"] == "kernel_shap" else _lime(game)
-                    _at(measured, name, multiple).add(found, target)
+                    _at(measured, name, multiple).add(found, truth[ours.name])
                 for name, estimate in _PEERS.items():
                     values = estimate(game, budget, seed)
-                    _at(measured, name, multiple).errors.append(_relative(values, truth))
+                    error = _relative(values, truth["kernel_shap"])
+                    _at(measured, name, multiple).errors.append(error)
     return measured
 
 
@@ -183,23 +224,22 @@ def _at(measured: dict[str, dict[float, Errors]], name: str, multiple: float) ->
 
 def _stopped(
     games: Sequence[Game],
-    exact: Sequence[npt.NDArray[np.float64]],
+    exact: Sequence[Exact],
     seeds: int,
     tolerance: float,
 ) -> dict[str, dict[str, float]]:
     rows = {}
-    for name, own in _OURS.items():
+    for name, ours in _OURS.items():
         found = Errors()
         complete = 0
         for game, truth in zip(games, exact, strict=True):
-            target = truth if own["name"] == "kernel_shap" else _lime(game)
             for seed in range(seeds):
-                explainer = build(own["name"], seed=seed, relative_error=tolerance, **own["params"])
+                explainer = build(ours.name, seed=seed, relative_error=tolerance, **ours.params)
                 estimate = solve(explainer, game.value, game.n_features)
                 if estimate.diagnostics["exact"]:
                     complete += 1  # an interval of width 0, which says nothing of coverage
                 else:
-                    found.add(estimate, target)
+                    found.add(estimate, truth[ours.name])
         if found.errors:
             rows[name] = {
                 "coverage": float(np.mean(found.inside)),
@@ -210,21 +250,20 @@ def _stopped(
     return rows
 
 
-def _worst_complete(games: Sequence[Game], exact: Sequence[npt.NDArray[np.float64]]) -> float:
-    errors = [
-        _relative(
-            solve(
-                build("kernel_shap", num_samples=2**game.n_features), game.value, game.n_features
-            ).values[0],
-            truth,
-        )
+def _worst_complete(games: Sequence[Game], exact: Sequence[Exact]) -> float:
+    return max(
+        _relative(_of_all(game, "kernel_shap"), truth["kernel_shap"])
         for game, truth in zip(games, exact, strict=True)
-    ]
-    return max(errors)
+    )
 
 
-def _lime(game: Game) -> npt.NDArray[np.float64]:
-    whole = build("lime", num_samples=2**game.n_features)
+def _exact(game: Game) -> Exact:
+    shapley = solve(build("exact"), game.value, game.n_features).values[0]
+    return {"kernel_shap": shapley, "lime": _of_all(game, "lime")}
+
+
+def _of_all(game: Game, name: str) -> npt.NDArray[np.float64]:
+    whole = build(name, num_samples=2**game.n_features)
     return np.asarray(solve(whole, game.value, game.n_features).values[0])
 
 
@@ -246,12 +285,22 @@ def _captum(game: Game, budget: int, seed: int) -> npt.NDArray[np.float64]:
     return np.asarray(found.values[0])
 
 
-_OURS: dict[str, dict[str, Any]] = {
-    "kernel_shap": {"name": "kernel_shap", "params": {}},
-    "kernel_shap + surrogate": {"name": "kernel_shap", "params": SURROGATE},
-    "lime": {"name": "lime", "params": {}},
+class _Ours(NamedTuple):
+    name: str
+    params: dict[str, Any]
+
+
+_OURS: dict[str, _Ours] = {
+    "kernel_shap": _Ours("kernel_shap", {}),
+    "kernel_shap + surrogate": _Ours("kernel_shap", SURROGATE),
+    "lime": _Ours("lime", {}),
+    "kernel_shap, pool": _Ours("kernel_shap", {"sampling": "pool"}),
+    "lime, pool": _Ours("lime", {"sampling": "pool"}),
 }
 """LIME is held against its own values from all coalitions, not against Shapley values."""
+
+_POOLED = {"kernel_shap, pool": "kernel_shap", "lime, pool": "lime"}
+"""What takes the coalitions that explainers of a sweep share, and the same with its own."""
 
 _PEERS: dict[str, Estimate] = {"shap": _shap, "captum": _captum}
 
@@ -267,46 +316,3 @@ def _table(
         name: {multiple: summary(found) for multiple, found in row.items()}
         for name, row in measured.items()
     }
-
-
-def _print(console: Console, figures: dict[str, Any]) -> None:
-    console.print(
-        f"{figures['texts']} texts of {min(figures['words'])} to {max(figures['words'])} words, "
-        f"{figures['seeds']} seeds. Relative error of a text's values, median:"
-    )
-    multiples = list(figures["error"]["shap"])
-    headings = [f"{m:g}n" if m > SMALLEST else "2n+2" for m in multiples]
-    _rows(console, figures["error"], multiples, headings, "evaluations", ".4f")
-    console.print("Share of exact values inside nominal 95 % intervals:")
-    _rows(console, figures["coverage"], multiples, headings, "evaluations", ".3f")
-    table = Table("stopped at the tolerance", "inside", "error", "evaluations", "all coalitions")
-    for name, row in figures["stopped"].items():
-        table.add_row(
-            name,
-            f"{row['coverage']:.3f}",
-            f"{row['error']:.4f}",
-            f"{row['evaluations']:.0f}",
-            f"{row['complete']:.0%}",
-        )
-    console.print(table)
-    worst = max(figures["vs_shap"].values())
-    console.print(f"kernel_shap's error over shap's, largest of the budgets: {worst:.3f}")
-    for multiple, share in figures["evaluations_of_shap"].items():
-        console.print(
-            f"the surrogate has shap's error at {multiple:g}n with {share:.2f} of its evaluations"
-        )
-    console.print(f"kernel_shap with all coalitions: largest error {figures['worst_complete']:.1e}")
-
-
-def _rows(
-    console: Console,
-    rows: dict[str, dict[float, float]],
-    multiples: Sequence[float],
-    headings: Sequence[str],
-    corner: str,
-    form: str,
-) -> None:
-    table = Table(corner, *headings)
-    for name, row in rows.items():
-        table.add_row(name, *[f"{row[m]:{form}}" if m in row else "–" for m in multiples])
-    console.print(table)

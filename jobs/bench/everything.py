@@ -37,10 +37,16 @@ TARGETS = (
     Target("scoring", "tokens_over_floor", most=1.005),
     Target("scoring", "dense_rate_fraction", least=0.9),
     Target("scoring", "max_abs_dlogodds", most=1e-4),
+    Target("estimators", "worst_vs_shap", most=1.02),
+    Target("estimators", "worst_evaluations_of_shap", most=0.5),
+    Target("estimators", "worst_pool_vs_own", most=1.1),
+    Target("estimators", "least_coverage", least=0.9),
+    Target("estimators", "most_coverage", most=0.98),
     Target("explainers", "vs_lime", least=8.0),
     Target("explainers", "vs_shap_kernel", least=4.0),
     Target("explainers", "vs_shap_kernel_equal_error", least=8.0),
     Target("explainers", "max_abs_dw", most=1e-4),
+    Target("memory", "growth_megabytes", most=200),
     Target("overhead", "evaluations_per_second", least=100_000),
     Target("overhead", "assemble_tokens_per_second", least=10_000_000),
     Target("overhead", "units_per_second", least=200),
@@ -56,22 +62,27 @@ def run(model: str, device: str, samples: int | None, console: Console) -> dict[
 
     Args:
         model: Hub id or local folder.
-        device: As of a host.
+        device: Of the model and of all that it is compared with, as of a host.
         samples: Of the explainers; each library's default if None (minutes a repeat on a CPU).
         console: Where it is printed.
 
     Returns:
         The figures by benchmark, and under `failed` the names of those that miss their target.
     """
-    from jobs.bench import explainers, overhead, ray_overhead, scoring
+    from jobs.bench import estimators, explainers, memory, overhead, ray_overhead, scoring
+    from jobs.stages import physical_cores
 
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "scoring": lambda: scoring.run(model, device=device, console=console),
-        "explainers": lambda: explainers.run(samples, 1, model, say=console.print),
+        "estimators": lambda: estimators.run(
+            model, device=device, threads=physical_cores(), console=console
+        ),
+        "explainers": lambda: explainers.run(samples, 1, model, device=device, say=console.print),
+        "memory": lambda: memory.run(model, device=device),
         "overhead": lambda: {
             **overhead.run(samples=5000),
             **ray_overhead.run(20_000),
-            **ray_overhead.ray_against_process(model),
+            **ray_overhead.ray_against_process(model, device=device),
         },
     }
     figures: dict[str, Any] = {}

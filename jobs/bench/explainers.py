@@ -25,6 +25,8 @@ from engine.errors import ConfigError
 from engine.plan import Pair, build_plan
 from engine.step import run_in_process
 from engine.types import Example
+from jobs.bench import over_hosts
+from jobs.bench.devices import check_same
 from jobs.bench.peers import PEERS, SEED, SHAP_SAMPLES, Floats, Peer, count_words
 from jobs.bench.plain import PlainPredict
 from jobs.facts import facts_of, host_spec
@@ -87,9 +89,12 @@ class Bench:
         prompt: A key of `PROMPTS`.
         texts: What is explained.
         threads: Of either side.
+        device: Of either side, as of a host.
     """
 
-    def __init__(self, model: str, prompt: str, texts: Sequence[str], threads: int) -> None:
+    def __init__(
+        self, model: str, prompt: str, texts: Sequence[str], threads: int, device: str = "auto"
+    ) -> None:
         self.texts = texts
         self._raw = {
             "models": [model],
@@ -100,14 +105,18 @@ class Bench:
         }
         self._threads = threads
         pair, _ = self.pair({"name": "occlusion"})
-        self._spec = replace(host_spec(pair.model), threads=threads)
+        self._spec = replace(host_spec(pair.model, device), threads=threads)
         location = str(resolve_model(pair.model.path, pair.model.options).location)
-        self.predict = PlainPredict(location, pair.context, threads)
+        self.predict = PlainPredict(location, pair.context, threads, device)
+
+    def sweep(self, *explainers: dict[str, Any]) -> dict[str, Any]:
+        """Return the plain values of a sweep with these explainers; its data are a stand-in."""
+        shared = {"target": "probability", "class": "positive", "seed": SEED}
+        return {**self._raw, "explainers": [{**shared, **e} for e in explainers]}
 
     def pair(self, *explainers: dict[str, Any]) -> tuple[Pair, Unit]:
         """Return the pair and the unit of a sweep with these explainers."""
-        shared = {"target": "probability", "class": "positive", "seed": SEED}
-        config = parse_config({**self._raw, "explainers": [{**shared, **e} for e in explainers]})
+        config = parse_config(self.sweep(*explainers))
         examples = [Example(f"text-{i}", {"text": t}) for i, t in enumerate(self.texts)]
         facts, _ = facts_of(config)
         plan = build_plan(config, examples, facts, "store")
@@ -118,8 +127,8 @@ class Bench:
     def host(self) -> Iterator[Host]:
         """Load a host that remembers nothing."""
         host = Host(self._spec)
-        host.load()
         try:
+            check_same(ours=host.load().device, theirs=self.predict.device)
             yield host
         finally:
             host.stop()
@@ -150,6 +159,8 @@ def run(
     prompt: str = "chat",
     texts: Sequence[str] = TEXTS,
     errors: bool = True,
+    device: str = "auto",
+    hosts: Sequence[int] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Return how many times faster ours is, and the largest difference of weights.
@@ -161,6 +172,8 @@ def run(
         prompt: A key of `PROMPTS`.
         texts: What is explained.
         errors: Also measure the cost of equal errors; needs no peer.
+        device: Of either side, as of a host.
+        hosts: Numbers of hosts over which the cost of equal errors is measured through Ray too.
         say: Called with a line of progress.
 
     Raises:
@@ -168,11 +181,13 @@ def run(
         ValueError: The texts differ in their number of words.
 
     Returns:
-        `vs_lime`, `vs_shap_kernel`, `vs_captum`, `vs_shap_partition`: seconds of theirs ÷ ours;
+        `device`: of both sides; `vs_lime`, `vs_shap_kernel`, `vs_captum`, `vs_shap_partition`:
+        seconds of theirs ÷ ours;
         `vs_shap_kernel_equal_error`: seconds of shap at its samples ÷ ours at as many as have the
         same standard error; `max_abs_dw`: largest difference of weights from lime's and
         KernelExplainer's. Under `detail` each one's medians and evaluations, and under
-        `to_relative_error` evaluations and seconds a text of `kernel_shap`.
+        `to_relative_error` evaluations and seconds a text of `kernel_shap`, with `hosts` also its
+        `seconds_by_hosts`.
     """
     words = {count_words(text) for text in texts}
     if len(words) > 1:
@@ -181,10 +196,10 @@ def run(
         raise ConfigError(f"texts of {max(words)} words need {2 * max(words) + 2} samples or more")
     if prompt not in PROMPTS:
         raise ConfigError(f"unknown prompt {prompt!r}: use one of {', '.join(PROMPTS)}")
-    bench = Bench(model, prompt, texts, physical_cores())
+    bench = Bench(model, prompt, texts, physical_cores(), device)
     for peer in PEERS:  # imports and compilation are not what is measured
         peer.explain(texts[0], bench.predict, 2 * count_words(texts[0]))
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"device": bench.predict.device}
     detail: dict[str, Any] = {}
     differences = [0.0]
     for peer in PEERS:
@@ -199,7 +214,12 @@ def run(
         found = _equal_error(bench, samples, repeats, say)
         seconds = detail["vs_shap_kernel"]["theirs_seconds"]
         figures["vs_shap_kernel_equal_error"] = seconds / found["seconds"]
-        figures["to_relative_error"] = found.pop("to_relative_error")
+        reached = found.pop("to_relative_error")
+        figures["to_relative_error"] = reached
+        for each in reached.values() if hosts else ():
+            sweep = bench.sweep({"name": "kernel_shap", "num_samples": each["evaluations"]})
+            over = over_hosts.run(sweep, texts, hosts, device)
+            each["seconds_by_hosts"] = {str(n): s / len(texts) for n, s in over.items()}
         detail["vs_shap_kernel_equal_error"] = found
     return {**figures, "detail": detail}
 

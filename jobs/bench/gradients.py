@@ -55,7 +55,12 @@ class BaselineFigures:
 
 
 def run(
-    model: str, data: str, examples: int, max_steps: int, baselines: Sequence[str] = BASELINES
+    model: str,
+    data: str,
+    examples: int,
+    max_steps: int,
+    baselines: Sequence[str] = BASELINES,
+    device: str = "auto",
 ) -> list[BaselineFigures]:
     """Explain the same texts from every baseline, in this process.
 
@@ -65,13 +70,14 @@ def run(
         examples: How many texts, sampled by seed 0.
         max_steps: Most quadrature points.
         baselines: The first one is what the others are compared with.
+        device: As of a host.
     """
     config = _config(model, data, examples, max_steps, baselines)
     loaded = load_examples(data_source(config))
     facts, _ = facts_of(config)
     plan = build_plan(config, loaded.examples, facts, "store")
     [pair] = plan.pairs.values()
-    host = Host(host_spec(pair.model))
+    host = Host(host_spec(pair.model, device))
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     try:
         numerics = host.load().numerics
@@ -162,8 +168,11 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=8)
     parser.add_argument("--max-steps", type=int, default=160)
     parser.add_argument("--baselines", nargs="+", default=list(BASELINES), choices=BASELINES)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     given = parser.parse_args()
-    figures = run(given.model, given.data, given.examples, given.max_steps, given.baselines)
+    figures = run(
+        given.model, given.data, given.examples, given.max_steps, given.baselines, given.device
+    )
     print_figures(figures, Console(width=100))
 
 

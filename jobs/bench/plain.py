@@ -20,17 +20,24 @@ class PlainPredict:
         location: Folder of the model.
         context: Of a pair: its template and labels, each of one token.
         threads: Of torch, in the calling thread.
+        device: As of a host.
 
     Attributes:
+        device: `cpu` or `cuda:N`.
         evaluations: Texts that went through the model.
 
     Raises:
         ValueError: A label has several tokens.
+        ModelError: The device isn't there.
     """
 
-    def __init__(self, location: str, context: StepContext, threads: int) -> None:
+    def __init__(
+        self, location: str, context: StepContext, threads: int, device: str = "auto"
+    ) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from actors.loader import choose_device
 
         if any(len(ids) != 1 for ids in context.labels.token_ids):
             raise ValueError("the plain loop reads labels of one token")
@@ -40,8 +47,10 @@ class PlainPredict:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(location, padding_side="left")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self.device = choose_device(device)
         # in evaluation mode from the start
-        self._model: Any = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32)
+        self._model = model.to(self.device)
         self.evaluations = 0
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -60,7 +69,7 @@ class PlainPredict:
             return_tensors="pt",
             padding=True,
             add_special_tokens=self._context.template.add_special_tokens,
-        )
+        ).to(self.device)
         with torch.inference_mode():
             logits = self._model(**encoded, logits_to_keep=1).logits[:, -1, self._labels]
-        return torch.softmax(logits.double(), dim=1).numpy()
+        return torch.softmax(logits.double(), dim=1).cpu().numpy()

@@ -21,6 +21,7 @@ from engine.commits import CommitLog
 from engine.config import SweepConfig, parse_config
 from engine.seeds import generator
 from engine.step import run_in_process
+from jobs.bench.devices import check_same, on_device
 from jobs.facts import host_spec
 from jobs.folders import run_folder
 from jobs.runfolder import RunFolder
@@ -73,12 +74,25 @@ def run(units: int = 4000) -> dict[str, Any]:
 
 
 def ray_against_process(
-    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct", n_texts: int = 60, samples: int = 256
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
+    n_texts: int = 60,
+    samples: int = 256,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Explain the same texts through Ray and in this process, and return seconds of both.
 
+    Args:
+        model: As of `models.path`.
+        n_texts: Of the bundled reviews.
+        samples: Of `lime` and of `kernel_shap`.
+        device: Of the one host on either side.
+
+    Raises:
+        ModelError: The host in Ray was on another kind of device than the one in this process.
+
     Returns:
-        `ray_seconds` and `process_seconds`, both from the loaded model to the last result;
+        `device`: of both; `ray_seconds` and `process_seconds`, both from the loaded model to the
+        last result;
         `ray_vs_inprocess`: their ratio; `cold_seconds`: starting Ray and loading the model there.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -90,10 +104,11 @@ def ray_against_process(
                 {"name": "lime", "num_samples": samples},
                 {"name": "kernel_shap", "num_samples": samples},
             ],
+            cluster={"hosts": 1, **on_device(device)},
         )
         plan, _, _ = prepare(config)
         [pair] = plan.pairs.values()
-        host = Host(replace(host_spec(pair.model), threads=physical_cores()))
+        host = Host(replace(host_spec(pair.model, device), threads=physical_cores()))
         info = host.load()
         started = time.perf_counter()
         for unit in plan.units:
@@ -105,7 +120,9 @@ def ray_against_process(
         whole = time.perf_counter() - started
         record = json.loads((outcome.folder / "run.json").read_text(encoding="utf-8"))
         [found] = record["hosts"].values()
+    check_same(ray=found["device"], process=info.device)
     return {
+        "device": info.device,
         "ray_seconds": found["wall_seconds"],
         "process_seconds": in_process,
         "ray_vs_inprocess": found["wall_seconds"] / in_process,

@@ -6,73 +6,39 @@ machine whose speed drifts is as fast for one as for the other.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
 from actors.backend import SequenceBatch
 from actors.bucketed import score_in_buckets
+from engine.errors import ModelError
 from engine.packing import build_trie
 from engine.ragged import Ragged, concatenate
 from engine.schema import ScoreTask
+from jobs.bench.dense import DenseRate
+from jobs.bench.devices import check_same
+from jobs.bench.rungs import (
+    OURS,
+    PADDED,
+    Answer,
+    Rung,
+    Scorer,
+    figures_of,
+    headline,
+    print_rungs,
+)
 from jobs.bench.workload import LABELS, Perturbed, perturb, template_of, texts_of
-
-if TYPE_CHECKING:
-    import torch
 
 BATCH = 32
 """Sequences of a padded batch: what a loop over a Hugging Face model usually takes."""
 
-DENSE = ((8, 64), (16, 64), (32, 64), (4, 128), (8, 128), (16, 128), (16, 32), (64, 32), (8, 256))
-"""Shapes (rows, tokens) among which the dense rate is the best."""
-
-OURS = "packed, prepacked weights"
-"""The rung that is a host as it is: what the others are held against."""
-
-Answer = npt.NDArray[np.float64]
-"""Log-odds of the second label [S]."""
-
-
-@dataclass
-class Rung:
-    """One way to score, and what it took.
-
-    Attributes:
-        score: Prompts -> (log-odds, tokens computed).
-        most: Most prompts of a text that are really run, the rest counted at the same rate; None
-            runs all.
-    """
-
-    name: str
-    score: Callable[[Ragged], tuple[Answer, int]]
-    most: int | None = None
-    seconds: list[float] = field(default_factory=list)
-    tokens: int = 0
-    rows: int = 0
-    answers: list[Answer] = field(default_factory=list)
-
-    def run(self, sequences: Ragged) -> None:
-        """Score one text's prompts."""
-        n_rows = sequences.n_rows
-        taken = n_rows if self.most is None else min(self.most, n_rows)
-        some = sequences if taken == n_rows else sequences.take(np.arange(taken))
-        started = time.perf_counter()
-        answer, tokens = self.score(some)
-        self.seconds.append((time.perf_counter() - started) * n_rows / taken)
-        self.tokens += round(tokens * n_rows / taken)
-        self.rows += n_rows
-        self.answers.append(answer)
-
-    @property
-    def rate(self) -> float:
-        """Prompts a second over all texts."""
-        return self.rows / sum(self.seconds)
+Order = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+"""Rows that are scored, in that order, and where among them each prompt [S] has its answer."""
 
 
 def run(
@@ -118,16 +84,19 @@ def run(
         "most_of_padded": most,
         "device": str(bench.stock.device),
         "threads": bench.threads,
+        "left_out": bench.left_out,
         "prompts": {},
     }
+    if console and bench.left_out:
+        console.print(f"without vllm: {bench.left_out}", markup=False)
     texts = texts_of(data, field, words, n_texts)
     for prompt in prompts:
         template = template_of(prompt, bench.chat)
         perturbed = perturb(texts, template, bench.tokenizer, samples, bench.max_tokens)
         figures["prompts"][prompt] = bench.measure(perturbed)
         if console:
-            _print(console, prompt, figures["prompts"][prompt])
-    figures |= _headline(figures["prompts"])
+            print_rungs(console, prompt, figures["prompts"][prompt])
+    figures |= headline(figures["prompts"])
     return figures
 
 
@@ -156,10 +125,15 @@ class _Bench:
         self.product = TransformersBackend(
             HostSpec(model, precision="fp32", device=device, threads=threads, options=options)
         )
-        self.scorer = self.product.load().scorer
+        check_same(stock=str(self.stock.device), product=self.product.load().device)
+        self.dense, self.prepacked = DenseRate(self.stock), DenseRate(self.product.model)
         self.threads = torch.get_num_threads()
         self.most = most
-        self.vllm = _vllm_rungs(source.location, self.label_ids) if vllm else []
+        self.vllm: list[tuple[str, Scorer]] = []
+        self.left_out = ""
+        if vllm:
+            where = str(self.stock.device)
+            self.vllm, self.left_out = _vllm_rungs(source.location, self.label_ids, where)
 
     def rungs(self) -> list[Rung]:
         """Return fresh rungs, the slowest first."""
@@ -185,7 +159,7 @@ class _Bench:
             return _log_odds(scores.log_probs), scores.tokens_computed
 
         return [
-            Rung("padded", self._padded(lambda s: s), self.most),
+            Rung(PADDED, self._padded(_all), self.most),
             Rung("padded, distinct", self._padded(_distinct), self.most),
             Rung("padded, distinct, by length", self._padded(_by_length), self.most),
             Rung("buckets, template kept", in_buckets),
@@ -194,15 +168,16 @@ class _Bench:
             *[Rung(name, score, self.most) for name, score in self.vllm],
         ]
 
-    def _padded(self, arrange: Callable[[Ragged], Ragged]) -> Callable[..., tuple[Answer, int]]:
+    def _padded(self, arrange: Callable[[Ragged], Order]) -> Scorer:
         def score(sequences: Ragged) -> tuple[Answer, int]:
-            rows = arrange(sequences).to_lists()
+            taken, place = arrange(sequences)
+            rows = sequences.take(taken).to_lists()
             found, tokens = [], 0
             for start in range(0, len(rows), BATCH):
                 answer, computed = padded_batch(self.stock, rows[start : start + BATCH], self)
                 found.append(answer)
                 tokens += computed
-            return np.concatenate(found), tokens
+            return np.concatenate(found)[place], tokens
 
         return score
 
@@ -214,15 +189,15 @@ class _Bench:
         for rung in rungs:
             rung.score(warm)
         dense: list[float] = []
-        dense_packed: list[float] = []
+        prepacked: list[float] = []
         for one in perturbed:
-            dense.append(dense_rate(self.stock))
+            dense.append(self.dense())
             for rung in rungs:
                 rung.run(one.sequences)
-            dense_packed.append(dense_rate(self.product.model))
+            prepacked.append(self.prepacked())
         everything = concatenate([one.sequences for one in perturbed])
         floor = build_trie(everything).n_nodes
-        return _figures(rungs, floor, len(everything.flat), dense, dense_packed)
+        return figures_of(rungs, floor, len(everything.flat), dense, prepacked)
 
 
 def padded_batch(model: Any, rows: list[list[int]], bench: _Bench) -> tuple[Answer, int]:
@@ -253,39 +228,23 @@ def padded_batch(model: Any, rows: list[list[int]], bench: _Bench) -> tuple[Answ
     return _log_odds(log_probs[:, labels].cpu().numpy()), ids.numel()
 
 
-def dense_rate(model: Any) -> float:
-    """Return the best tokens/s of a model's backbone over `DENSE`, without its output matrix."""
-    import torch
-
-    best = 0.0
-    with torch.inference_mode():
-        for rows, tokens in DENSE:
-            ids = (torch.arange(rows * tokens) % 997 + 3).view(rows, tokens).to(model.device)
-            mask = torch.ones_like(ids)
-            synchronise(model.device)
-            started = time.perf_counter()
-            model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-            synchronise(model.device)
-            best = max(best, rows * tokens / (time.perf_counter() - started))
-    return best
+def _all(sequences: Ragged) -> Order:
+    rows = np.arange(sequences.n_rows)
+    return rows, rows
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until a device has done all it was given."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _distinct(sequences: Ragged) -> Ragged:
-    _, firsts = np.unique(build_trie(sequences).row_of, return_index=True)
-    return sequences.take(np.sort(firsts))
+def _distinct(sequences: Ragged) -> Order:
+    _, firsts, equal = np.unique(
+        build_trie(sequences).row_of, return_index=True, return_inverse=True
+    )
+    order = np.argsort(firsts)
+    return firsts[order], np.argsort(order)[equal]
 
 
-def _by_length(sequences: Ragged) -> Ragged:
-    distinct = _distinct(sequences)
-    return distinct.take(np.argsort(distinct.lengths, kind="stable"))
+def _by_length(sequences: Ragged) -> Order:
+    firsts, place = _distinct(sequences)
+    order = np.argsort(sequences.lengths[firsts], kind="stable")
+    return firsts[order], np.argsort(order)[place]
 
 
 def _log_odds(log_probs: npt.NDArray[np.float32]) -> Answer:
@@ -293,84 +252,17 @@ def _log_odds(log_probs: npt.NDArray[np.float32]) -> Answer:
 
 
 def _vllm_rungs(
-    folder: str, label_ids: Sequence[tuple[int, ...]]
-) -> list[tuple[str, Callable[[Ragged], tuple[Answer, int]]]]:
-    from importlib.util import find_spec
-
-    if find_spec("vllm") is None:
-        return []
+    folder: str, label_ids: Sequence[tuple[int, ...]], device: str
+) -> tuple[list[tuple[str, Scorer]], str]:
+    """Return vLLM's rungs, or why there are none."""
     from jobs.bench.vllm_rung import vllm_scorer
 
-    return [(f"vllm, blocks of {n}", vllm_scorer(folder, label_ids, n)) for n in (32, 128)]
-
-
-def _figures(
-    rungs: list[Rung], floor: int, asked: int, dense: list[float], dense_packed: list[float]
-) -> dict[str, Any]:
-    best = float(np.median(dense))
-    product = next(rung for rung in rungs if rung.name == OURS)
-    figures: dict[str, Any] = {
-        "tokens_asked": asked,
-        "floor": floor,
-        "dense_tokens_per_second": best,
-        "dense_tokens_per_second_prepacked": float(np.median(dense_packed)),
-        "rungs": {},
-    }
-    for rung in rungs:
-        ratios = [theirs / ours for theirs, ours in zip(rung.seconds, product.seconds, strict=True)]
-        tokens_per_second = rung.tokens / sum(rung.seconds)
-        figures["rungs"][rung.name] = {
-            "sequences_per_second": rung.rate,
-            "tokens_computed": rung.tokens,
-            "tokens_over_floor": rung.tokens / floor,
-            "tokens_per_second": tokens_per_second,
-            "dense_rate_fraction": tokens_per_second / best,
-            "product_is_faster_by": sum(rung.seconds) / sum(product.seconds),
-            "product_is_faster_by_median": float(np.median(ratios)),
-        }
-    padded = rungs[0]
-    gaps = [
-        np.abs(theirs - ours[: len(theirs)]).max()
-        for theirs, ours in zip(padded.answers, product.answers, strict=True)
-    ]
-    figures["max_abs_dlogodds"] = float(max(gaps))
-    return figures
-
-
-def _headline(prompts: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures that a release is judged by, the worst over the prompts."""
-    head: dict[str, Any] = {
-        f"packed_vs_padded_{name}": figures["rungs"]["padded"]["product_is_faster_by"]
-        for name, figures in prompts.items()
-    }
-    for name, figures in prompts.items():
-        others = [r for rung, r in figures["rungs"].items() if rung.startswith("vllm")]
-        if others:
-            head[f"packed_vs_vllm_{name}"] = min(r["product_is_faster_by"] for r in others)
-    found = list(prompts.values())
-    head["tokens_over_floor"] = max(f["rungs"][OURS]["tokens_over_floor"] for f in found)
-    head["dense_rate_fraction"] = min(f["rungs"][OURS]["dense_rate_fraction"] for f in found)
-    head["max_abs_dlogodds"] = max(f["max_abs_dlogodds"] for f in found)
-    return head
-
-
-def _print(console: Console, prompt: str, figures: dict[str, Any]) -> None:
-    table = Table(title=f"{prompt} prompt", title_justify="left")
-    table.add_column("rung")
-    for column in ("sequences/s", "tokens ÷ floor", "tokens/s ÷ dense", "ours is faster by"):
-        table.add_column(column, justify="right")
-    for name, rung in figures["rungs"].items():
-        table.add_row(
-            name,
-            f"{rung['sequences_per_second']:.1f}",
-            f"{rung['tokens_over_floor']:.4f}",
-            f"{rung['dense_rate_fraction']:.3f}",
-            f"{rung['product_is_faster_by']:.2f}×",
-        )
-    console.print(table)
-    console.print(
-        f"floor {figures['floor']:,} tokens of {figures['tokens_asked']:,} asked; dense "
-        f"{figures['dense_tokens_per_second']:.0f} tokens/s (prepacked "
-        f"{figures['dense_tokens_per_second_prepacked']:.0f}); largest difference in log-odds "
-        f"{figures['max_abs_dlogodds']:.1e}"
-    )
+    if find_spec("vllm") is None:
+        return [], "vllm is not installed"
+    try:
+        return [
+            (f"vllm, blocks of {size}", vllm_scorer(folder, label_ids, size, device))
+            for size in (32, 128)
+        ], ""
+    except ModelError as error:  # built for another kind of device: nothing to compare
+        return [], str(error)

@@ -34,7 +34,7 @@ def modular_parser() -> argparse.ArgumentParser:
     )
     _switch(parser, "--load-in-4bit", True, "Load the model in 4 bits (nf4).")
     _switch(parser, "--run-xai", True, "Explain, and measure the explanations.")
-    _ours(parser)
+    _samples(_ours(parser))
     return parser
 
 
@@ -50,7 +50,7 @@ def xai_parser() -> argparse.ArgumentParser:
     _switch(parser, "--load-in-4bit", False, "Load the model in 4 bits (nf4).")
     _switch(parser, "--load-in-8bit", False, "Load the model in 8 bits.")
     _token(parser)
-    _ours(parser)
+    _samples(_ours(parser))
     return parser
 
 
@@ -87,7 +87,10 @@ def shap_parser() -> argparse.ArgumentParser:
         "--shap-example-count", type=count, default=10, help=f"Examples explained ({ALL})."
     )
     parser.add_argument(
-        "--shap-max-evals", type=int, default=200, help="Evaluations of an explanation."
+        "--shap-max-evals",
+        type=int,
+        default=200,
+        help="Evaluations of an explanation; raised to what the longest text needs.",
     )
     _switch(parser, "--load-in-4bit", True, "Load the model in 4 bits (nf4).")
     _output(parser, "outputs/tweet_sentiment_extraction")
@@ -135,7 +138,7 @@ def _token(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _ours(parser: argparse.ArgumentParser) -> None:
+def _ours(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("not in the original")
     group.add_argument("--train-data", default=None, help="File of the training examples.")
     group.add_argument("--eval-data", default=None, help="File of the evaluation examples.")
@@ -146,4 +149,15 @@ def _ours(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="K=V",
         help="Override a key of the sweep, for example --set cluster.hosts=2.",
+    )
+    return group
+
+
+def _samples(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--num-samples",
+        type=int,
+        default=512,
+        help="Evaluations of a LIME or KernelSHAP explanation; raised to what the longest text "
+        "needs. The original has 50 and 40.",
     )

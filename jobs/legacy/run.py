@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from rich.console import Console
 
 from analysis.load import RunTables
 from analysis.tables import build_tables
+from jobs.legacy.budgets import print_cost, raised_budgets, with_budgets
 from jobs.legacy.sweeps import LegacyRun
 from jobs.runfolder import RunFolder
-from jobs.sweep import run_sweep
+from jobs.sweep import prepare, run_sweep
 
-Writer = Callable[[RunTables, dict[str, pl.DataFrame], Path, Path | None], list[Path]]
-"""Rows, tables, folder, adapter's folder -> files written."""
+Writer = Callable[
+    [RunTables, dict[str, pl.DataFrame], Path, Path | None, Mapping[str, str]], list[Path]
+]
+"""Rows, tables, folder, adapter's folder, explainer -> note on its budget -> files written."""
 
 
 def run_legacy(run: LegacyRun, write: Writer, console: Console) -> int:
@@ -31,10 +34,17 @@ def run_legacy(run: LegacyRun, write: Writer, console: Console) -> int:
     """
     if run.token is not None:
         os.environ["HF_TOKEN"] = run.token  # where the hub's library looks, here and in hosts
-    outcome = run_sweep(run.sweep, console)
+    plan, _, _ = prepare(run.sweep)
+    raised = raised_budgets(plan)
+    sweep = with_budgets(run.sweep, raised)
+    notes = {label: str(each) for label, each in raised.items()}
+    for label, note in notes.items():
+        console.print(f"{label}: {note}", markup=False)
+    print_cost(prepare(sweep)[0] if raised else plan, console)
+    outcome = run_sweep(sweep, console)
     rows = RunTables.load(outcome.folder)
     adapter = trained_adapter(RunFolder(outcome.folder).record)
-    for file in write(rows, build_tables(rows, run.sweep), run.output, adapter):
+    for file in write(rows, build_tables(rows, sweep), run.output, adapter, notes):
         console.print(str(file), soft_wrap=True, markup=False)
     return outcome.code
 

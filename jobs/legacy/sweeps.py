@@ -40,7 +40,8 @@ class LegacyRun:
 
 def modular_run(options: argparse.Namespace) -> LegacyRun:
     """Return the run of `run_pipeline_modular.py`."""
-    explainers = ["lime", "kernel_shap", "integrated_gradients", "occlusion"]
+    sampled = _sampled(options, "lime", "kernel_shap")
+    explainers = [*sampled, "integrated_gradients", "occlusion"]
     raw = {
         "run": _run(options, "modular_pipeline"),
         "models": [_model(options, "nf4" if options.load_in_4bit else "auto")],
@@ -73,7 +74,8 @@ def xai_run(options: argparse.Namespace) -> LegacyRun:
     if options.load_in_4bit and options.load_in_8bit:
         raise ConfigError("give either --load-in-4bit or --load-in-8bit")
     precision = "nf4" if options.load_in_4bit else "int8" if options.load_in_8bit else "auto"
-    explainers = ["lime", "kernel_shap"] if options.run_lime else ["kernel_shap"]
+    names = ["lime", "kernel_shap"] if options.run_lime else ["kernel_shap"]
+    explainers = _sampled(options, *names)
     raw = {
         "run": _run(options, "xai"),
         "models": [_model(options, precision)],
@@ -175,6 +177,10 @@ def _run(options: argparse.Namespace, name: str) -> dict[str, Any]:
 def _model(options: argparse.Namespace, precision: str) -> dict[str, Any]:
     adapters: list[Any] = ["none", {"finetune": NAME}] if options.finetune else ["none"]
     return {"path": options.model_name, "precision": precision, "adapters": adapters}
+
+
+def _sampled(options: argparse.Namespace, *names: str) -> list[Any]:
+    return [{"name": name, "num_samples": options.num_samples} for name in names]
 
 
 def _sst2(options: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,23 @@ TEMPLATE = "{text} ->"
 LABELS = {"negative": " bad", "positive": " good"}
 
 
-def save_tiny(path: Path, hidden: int = 32, window: int = 128) -> Path:
-    """Write a tiny random Llama that reads bytes."""
+def save_tiny(
+    path: Path,
+    hidden: int = 32,
+    window: int = 128,
+    words: Sequence[str] = (),
+    vocabulary: int = 256,
+) -> Path:
+    """Write a tiny random Llama that reads bytes, and each of these words as one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
+    made.add_tokens(list(words))
     transformers.PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(path)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=256,
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=2,

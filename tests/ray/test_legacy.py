@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs import run_pipeline_modular, shap_comparison, xai
@@ -12,11 +13,7 @@ from tests.models.trainings import save_tiny, write_rows
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("local_ray")]
 
-SMALL = (
-    *("--set", "cluster.threads=1"),
-    *("--set", "explainers.0.num_samples=16"),
-    *("--set", "explainers.1.num_samples=16"),
-)
+SMALL = ("--set", "cluster.threads=1", "--num-samples", "16")
 LEARNING = ("--set", "finetune.0.learning_rate=0.03", "--set", "finetune.0.targets=all-linear")
 
 
@@ -52,6 +49,8 @@ def test_full_pipeline(common: list[str], tmp_path: Path) -> None:
         "model_performance_comparison.png",
         "xai_properties_comparison_zero-shot.png",
         "xai_properties_comparison_fine-tuned.png",
+        "ft_example_lime_0.png",
+        "ft_example_lime_1.png",
         "lora_adapter",
     }
     found = json.loads((out / "modular_pipeline_results.json").read_text(encoding="utf-8"))
@@ -59,7 +58,11 @@ def test_full_pipeline(common: list[str], tmp_path: Path) -> None:
     for phase in ("zero_shot", "finetuned"):
         assert list(found[f"{phase}_attributions"]) == methods
     assert found["attribution_shift_report"]["num_samples"] == 5
-    assert (out / "lora_adapter" / "adapter_model.safetensors").is_file()
+    assert names(out / "lora_adapter") == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "card.json",
+    }
     record = json.loads((out / "run" / "run.json").read_text(encoding="utf-8"))
     assert [host["precision"] for host in record["hosts"].values()] == ["nf4"]
 
@@ -92,13 +95,15 @@ def test_xai(common: list[str], tmp_path: Path) -> None:
         "model_performance_comparison.png",
         "xai_properties_comparison_zero-shot.png",
         "xai_properties_comparison_fine-tuned.png",
+        "ft_example_lime_0.png",
+        "ft_example_lime_1.png",
         "lora_adapter",
     }
 
 
 def test_shap_comparison(common: list[str], tmp_path: Path) -> None:
     command = ["--finetune", "--train-subset", "40", "--eval-subset", "None"]
-    command += ["--shap-example-count", "4", "--shap-max-evals", "32", "--no-load-in-4bit"]
+    command += ["--shap-example-count", "4", "--shap-max-evals", "3", "--no-load-in-4bit"]
     assert shap_comparison.main([*command, *common, *LEARNING, "--set", "cluster.threads=1"]) == 0
     assert names(tmp_path / "out") == {
         "zero_shot_metrics.json",
@@ -112,4 +117,8 @@ def test_shap_comparison(common: list[str], tmp_path: Path) -> None:
         "lora_adapter",
     }
     shap = json.loads((tmp_path / "out" / "zero_shot_shap.json").read_text(encoding="utf-8"))
-    assert len(shap["examples"]) == 4
+    assert len(shap["examples"]) == 4  # three evaluations are too few for any
+    assert "not the 3 asked for" in shap["definition"]["budget"]
+    for base, values in zip(shap["base_values"], shap["values"], strict=True):
+        assert sum(base) == pytest.approx(1)  # probabilities of two labels
+        assert np.sum([base, *values]) == pytest.approx(1)

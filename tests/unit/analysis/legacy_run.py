@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from analysis.load import RunTables
 from tests.unit.analysis.frames import attribution, metric, prediction, run_of, timing
@@ -17,6 +18,15 @@ SHAP = {
     "none": {"e0": [1.0, 0.0, 0.0], "e1": [2.0, 2.0], "e2": [4.0, -3.0, 0.0, 1.0]},
     "lora-seed42": {"e0": [0.0, 3.0, 0.0], "e1": [4.0, 4.0], "e2": [-8.0, 6.0, 0.0, -2.0]},
 }
+
+
+def log_odds(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def base_of(adapter: str, name: str) -> float:
+    """Return what is left of the positive label's log-odds without the words."""
+    return log_odds(POSITIVE[adapter][name]) - sum(SHAP[adapter][name])
 
 
 def legacy_run(*adapters: str) -> RunTables:
@@ -45,6 +55,8 @@ def legacy_run(*adapters: str) -> RunTables:
                         explainer=explainer,
                         r2=0.5 if explainer == "lime" else None,
                         values_by_label=[[-v for v in values], values],
+                        base=base_of(adapter, name),
+                        full_value=log_odds(POSITIVE[adapter][name]),
                     )
                 )
                 for kind, value, random in (

@@ -31,11 +31,14 @@ SURFACE: dict[str, list[str]] = {
         "--samples", "--model", "--data", "--field", "--texts", "--words", "--prompt", "--most",
         "--device", "--json",
     ],
-    "bench explainers": ["--samples", "--repeats", "--model", "--prompt", "--json"],
+    "bench explainers": [
+        "--samples", "--repeats", "--model", "--prompt", "--device", "--hosts", "--json",
+    ],
     "bench estimators": [
         "--texts", "--words", "--seeds", "--model", "--data", "--field", "--device", "--json",
     ],
     "bench overhead": ["--units", "--samples", "--against-process", "--json"],
+    "bench memory": ["--model", "--prompt", "--device", "--json"],
     "bench all": ["--samples", "--model", "--device", "--json"],
 }  # fmt: skip
 """Scripts and documents hang on these names: add to them, but take none away."""

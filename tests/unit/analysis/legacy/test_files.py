@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from analysis.legacy.files import write_modular, write_shap_comparison, write_xa
 from analysis.load import RunTables
 from analysis.tables import build_tables
 from engine.errors import RunFolderError
-from tests.unit.analysis.legacy_run import SHAP, TEXTS, legacy_run
+from tests.unit.analysis.legacy_run import POSITIVE, SHAP, TEXTS, base_of, legacy_run, log_odds
 
 FIVE = ["accuracy", "precision", "recall", "f1", "mcc"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -25,7 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "trained"
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("adapter_config.json", "adapter_model.safetensors", "card.json"):
+    for name in ("adapter_config.json", "adapter_model.safetensors", "card.json", "lock"):
         (folder / name).write_text(name)
     return folder
 
@@ -59,6 +60,8 @@ class TestModular:
             "model_performance_comparison.png",
             "xai_properties_comparison_zero-shot.png",
             "xai_properties_comparison_fine-tuned.png",
+            "ft_example_lime_0.png",
+            "ft_example_lime_1.png",
             *ADAPTER,
         }
 
@@ -103,17 +106,55 @@ class TestModular:
         report = read(tmp_path, "modular_pipeline_results.json")["attribution_shift_report"]
         assert report["methods_analyzed"] == ["LIME", "SHAP"]
         assert report["num_samples"] == 3
+        assert datetime.fromisoformat(report["generated_at"]).tzinfo is not None
         shap = report["method_reports"]["SHAP"]
-        assert shap["sign_flips"] == pytest.approx((0 + 0 + 3) / 3)
-        assert shap["pre_attribution_mass"] == pytest.approx((1 + 4 + 8) / 3)
-        assert shap["post_attribution_mass"] == pytest.approx((3 + 8 + 16) / 3)
+        assert (shap["method"], shap["num_samples"]) == ("SHAP", 3)
+        expected = {
+            "sign_flips": [0, 0, 3],
+            "sign_flip_ratio": [0, 1],  # no word of the first has a value on both sides
+            "pre_attribution_mass": [1, 4, 8],
+            "post_attribution_mass": [3, 8, 16],
+            "mass_change_ratio": [2, 1, 1],
+            "pre_prediction_prob": [0.7, 0.6, 0.2],
+            "post_prediction_prob": [0.9, 0.1, 0.8],
+            "prediction_change": [0.2, -0.5, 0.6],
+        }
+        for key, values in expected.items():
+            assert shap[f"{key}_mean"] == pytest.approx(np.mean(values)), key
+            assert shap[f"{key}_std"] == pytest.approx(np.std(values)), key
+            assert shap["n"][key] == len(values)
+        assert report["summary"] == {
+            "avg_rank_correlation": report["method_reports"]["LIME"]["rank_correlation_mean"],
+            "avg_top3_overlap": report["method_reports"]["LIME"]["top_3_overlap_mean"],
+            "avg_prediction_improvement": pytest.approx(0.1),
+        }
+
+    def test_words_that_gain_and_lose(self, tmp_path: Path) -> None:
+        """Shares of the mass: what all values are multiplied by is no change."""
+        written(write_modular, legacy_run(), tmp_path)
+        report = read(tmp_path, "modular_pipeline_results.json")["attribution_shift_report"]
+        for each in report["method_reports"].values():
+            assert each["most_gained_tokens"] == [["b", 1]]
+            assert each["most_lost_tokens"] == [["a", 1]]
+
+    def test_what_a_shift_cannot_tell_is_null_with_a_reason(self, tmp_path: Path) -> None:
+        written(write_modular, legacy_run(), tmp_path)
+        report = read(tmp_path, "modular_pipeline_results.json")["attribution_shift_report"]
+        for each in report["method_reports"].values():
+            nulls = {key for key, value in each.items() if value is None}
+            assert nulls == set(each["reason"])
+            assert {"rank_correlation_pval_mean", "top_5_overlap_mean"} < nulls
+            assert each["n"]["top_5_overlap"] == 0  # no text has more than five words
 
     def test_zero_shot_alone(self, tmp_path: Path) -> None:
         names = written(write_modular, legacy_run("none"), tmp_path)
         assert "xai_properties_comparison_fine-tuned.png" not in names
+        assert "ft_example_lime_0.png" not in names
         found = read(tmp_path, "modular_pipeline_results.json")
         assert not any(key.startswith("finetuned") for key in found)
-        assert found["attribution_shift_report"]["summary"] is None
+        report = found["attribution_shift_report"]
+        assert report["method_reports"] == {}
+        assert {key for key, value in report.items() if value is None} == set(report["reason"])
 
 
 class TestXai:
@@ -124,6 +165,8 @@ class TestXai:
             "model_performance_comparison.png",
             "xai_properties_comparison_zero-shot.png",
             "xai_properties_comparison_fine-tuned.png",
+            "ft_example_lime_0.png",
+            "ft_example_lime_1.png",
             *ADAPTER,
         }
         performance = read(tmp_path, "metrics_comparison.json")
@@ -178,7 +221,18 @@ class TestShapComparison:
         for name, values in zip(found["examples"], found["values"], strict=True):
             assert np.array(values)[:, 1].tolist() == SHAP["lora-seed42"][name]
             assert np.array(values)[:, 0].tolist() == [-v for v in SHAP["lora-seed42"][name]]
-        assert found["base_values"][0] == [None, 0.0]
+
+    def test_bases(self, tmp_path: Path) -> None:
+        """Of both labels, and base + Σ values is the prediction, as in shap.Explanation."""
+        written(write_shap_comparison, legacy_run(), tmp_path)
+        for phase, name in (("zero_shot", "none"), ("fine_tuned", "lora-seed42")):
+            found = read(tmp_path, f"{phase}_shap.json")
+            for i, example in enumerate(TEXTS):
+                base = base_of(name, example)
+                assert found["base_values"][i] == pytest.approx([-base, base])
+                odds = log_odds(POSITIVE[name][example])
+                sums = np.array(found["base_values"][i]) + np.sum(found["values"][i], axis=0)
+                assert sums == pytest.approx([-odds, odds])
 
     def test_statistics(self, tmp_path: Path) -> None:
         written(write_shap_comparison, legacy_run(), tmp_path)
@@ -195,6 +249,20 @@ class TestShapComparison:
             "fine_tuned_metrics.json",
             "metrics_comparison.png",
         }
+
+
+def test_a_raised_budget_is_told(tmp_path: Path) -> None:
+    run = legacy_run()
+    tables = build_tables(run)
+    note = {"kernel_shap": "num_samples is 16, not the 4 asked for"}
+    write_shap_comparison(run, tables, tmp_path, None, note)
+    write_xai(run, tables, tmp_path, None, note)
+    comparison = read(tmp_path, "interpretability_metrics.json")["comparison"]
+    for each in (read(tmp_path, "zero_shot_shap.json"), comparison):
+        assert each["definition"]["budget"] == note["kernel_shap"]
+    methods = read(tmp_path, "xai_properties_results.json")["fine_tuned"]
+    assert methods["kernelSHAP"]["definition"]["budget"] == note["kernel_shap"]
+    assert "budget" not in methods["LIME"]["definition"]
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ def test_of_both() -> None:
     found = comparison(BEFORE, AFTER)
     assert found["pairs"] == 2
     assert found["mean_token_cosine_similarity"] == pytest.approx((0 + 12 / np.sqrt(3 * 56)) / 2)
-    assert found["mean_top_token_jaccard"] == 1  # both texts are shorter than five words
-    assert found["mean_top5_overlap"] == found["mean_top10_overlap"] == 1
+    for key in ("mean_top_token_jaccard", "mean_top5_overlap", "mean_top10_overlap"):
+        assert found[key] is None  # both texts are shorter than five words
+        assert "more than" in found["reason"][key]
     assert found["mean_abs_importance_difference"] == pytest.approx(((1 - 2) + (4 - 1)) / 2)
     pooled = np.sqrt((np.var([2, 1], ddof=1) + np.var([1, 4], ddof=1)) / 2)
     assert found["cohens_d_abs_importance"] == pytest.approx((2.5 - 1.5) / pooled)
@@ -53,6 +54,26 @@ def test_overlap_of_the_largest() -> None:
     assert found["mean_top5_overlap"] == 0
     assert found["mean_top10_overlap"] == pytest.approx(0.8)
     assert found["mean_top_token_jaccard"] == 0
+
+
+def test_overlap_leaves_out_texts_that_have_no_more_words() -> None:
+    """All k of k words are the largest in both, whatever their values."""
+    rng = np.random.default_rng(0)
+    short = [{str(i): rng.random(8) for i in range(200)} for _ in range(2)]
+    found = comparison(*short)
+    assert found["mean_top10_overlap"] is None
+    assert "more than 10 words" in found["reason"]["mean_top10_overlap"]
+    assert "0 of 200 texts" in found["definition"]["mean_top10_overlap"]
+    assert found["mean_top5_overlap"] == pytest.approx(5 / 8, abs=0.03)  # by chance
+    assert "mean_top5_overlap" not in found["reason"]
+    assert "200 of 200 texts" in found["definition"]["mean_top5_overlap"]
+    long = [{"x": rng.random(40), **each} for each in short]
+    found = comparison(*long)
+    assert (
+        found["mean_top10_overlap"]
+        == comparison(*({"x": e["x"]} for e in long))["mean_top10_overlap"]
+    )
+    assert "1 of 201 texts" in found["definition"]["mean_top10_overlap"]
 
 
 def test_nothing_in_common() -> None:

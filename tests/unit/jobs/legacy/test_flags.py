@@ -28,6 +28,7 @@ COMMANDS = {
     "xai": Command(flags.xai_parser, sweeps.xai_run),
     "shap_comparison": Command(flags.shap_parser, sweeps.shap_run),
 }
+OURS = ("-h", "--train-data", "--eval-data", "--set", "--num-samples")
 ROWS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
 NAMES = [f"{row['command']} {row['flag']}" for row in ROWS]
 TYPES: dict[str, Callable[[str], Any]] = {
@@ -100,7 +101,7 @@ def test_the_table_has_every_flag(command: str) -> None:
     known = {
         action.option_strings[0]
         for action in COMMANDS[command].parser()._actions
-        if action.option_strings[0] not in ("-h", "--train-data", "--eval-data", "--set")
+        if action.option_strings[0] not in OURS
     }
     assert known == {row["flag"] for row in ROWS if row["command"] == command}
 
@@ -161,6 +162,18 @@ def test_files_in_place_of_the_hub() -> None:
     sweep = resolved("xai", "--train-data", "a.jsonl", "--eval-data", "b.jsonl").sweep
     assert (sweep.data.path, sweep.data.split) == ("b.jsonl", None)
     assert (sweep.finetune[0].data.path, sweep.finetune[0].data.split) == ("a.jsonl", None)
+
+
+@pytest.mark.parametrize("command", ["run_pipeline_modular", "xai"])
+def test_budgets_are_small_and_can_be_set(command: str) -> None:
+    """The original has 50 and 40: this project's own defaults would take a hundred times that."""
+
+    def budgets(*arguments: str) -> dict[str, int]:
+        explainers = resolved(command, *arguments).sweep.explainers
+        return {e.label: e.params["num_samples"] for e in explainers if "num_samples" in e.params}
+
+    assert budgets() == {"lime": 512, "kernel_shap": 512}
+    assert budgets("--num-samples", "64") == {"lime": 64, "kernel_shap": 64}
 
 
 def test_keys_of_the_sweep_can_be_set() -> None:
