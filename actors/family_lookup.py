@@ -121,6 +121,22 @@ def find_family(path: str, revision: str | None = None, device: str = "cpu") -> 
     )
 
 
+def find_model_type(path: str, revision: str | None = None) -> str | None:
+    """Return the name of a model's family, or None where neither configuration nor name tell it.
+
+    As `find_family`, but no modules are made.
+
+    Args:
+        path: Hub id, local folder, or alias of an offline model.
+        revision: Git revision on the hub.
+    """
+    try:
+        return str(find_config(path, revision).model_type)
+    except ModelError:
+        known = known_model(path)
+        return known.model_type if known else None
+
+
 def known_model(path: str) -> KnownModel | None:
     """Return the known model of this hub id, or of its last part under another owner (mirrors)."""
     name = path.rstrip("/").rpartition("/")[2].lower()
