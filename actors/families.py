@@ -45,6 +45,11 @@ _VLLM_NO_ADAPTERS = {
 _STATE_SPACE = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}
 """Families whose kernels read the matrix of `out_proj` themselves, past any wrapping of it."""
 
+_FUSED = ".gate_up_proj"
+"""End of the name of experts' first matrices where they are one tensor of three dimensions."""
+_EXPERTS = {"gate_proj", "up_proj", "down_proj"}
+"""What the experts' matrices were called while each was a layer of its own."""
+
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "fp4")
 """Those that sizes are told for."""
 
@@ -80,8 +85,11 @@ def lora_targets(config: Any, targets: Targets = "all-linear") -> tuple[str, ...
 
     Linear layers outside the repeated blocks (the output head, projections of embeddings) are never
     among them, and neither are experts that are one tensor of three dimensions (which peft's own
-    `all-linear` adds for Mixtral and Qwen). A name is as short as it can be without meaning another
-    module too: `c_proj` is `attn.c_proj` where only GPT-2's attention is asked for.
+    `all-linear` adds for Mixtral and Qwen). Beside such experts dense layers called `gate_proj`,
+    `up_proj` and `down_proj` (DeepSeek) are left out too: peft takes these names for the experts',
+    and hosts take no adapters of experts (`actors.adapter_checks`). A name is as short as it can be
+    without meaning another module too: `c_proj` is `attn.c_proj` where only
+    GPT-2's attention is asked for.
 
     Args:
         config: A transformers configuration.
@@ -194,8 +202,11 @@ def _block_linears(model: Any) -> Iterator[tuple[str, nn.Module]]:
 
     decoder = model.get_decoder()
     inside = next(f"{name}." for name, module in model.named_modules() if module is decoder)
+    fused = any(name.endswith(_FUSED) and p.dim() == 3 for name, p in model.named_parameters())
     for name, module in model.named_modules():
         parts = name.split(".")
+        if fused and parts[-1] in _EXPERTS:
+            continue
         if not isinstance(module, torch.nn.Linear | Conv1D) or not name.startswith(inside):
             continue
         if parts[-1] == "out_proj" and model.config.model_type in _STATE_SPACE:
