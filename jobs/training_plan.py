@@ -145,6 +145,7 @@ def _task(
         entry=entry,
         seed=wanted.seed,
         options=model.options,
+        double_quant=model.double_quant,
     )
 
 
