@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from actors.memory_need import count_weights, weight_bytes
+from actors.memory_need import memory_needs
 from engine.errors import ModelError
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ _FUSED = ".gate_up_proj"
 _EXPERTS = {"gate_proj", "up_proj", "down_proj"}
 """What the experts' matrices were called while each was a layer of its own."""
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "fp4")
-"""Those that sizes are told for."""
-
 
 class FamilyFacts(NamedTuple):
     """What a configuration says of a model.
@@ -66,7 +63,7 @@ class FamilyFacts(NamedTuple):
         lora_targets: The projections that a LoRA on all linear layers wraps.
         packs: Whether prompts are packed into a trie; None where it is found out at load only.
         vllm_adapters: Whether vLLM serves LoRA adapters of the family; None where it isn't known.
-        memory: Precision -> bytes of the weights alone on the device (`actors.memory_need`).
+        memory: Precision -> bytes of the weights alone on the device, as `memory_needs` has them.
     """
 
     architecture: str
@@ -121,29 +118,29 @@ def lora_targets(config: Any, targets: Targets = "all-linear") -> tuple[str, ...
     return tuple(dict.fromkeys(_shortest(name, others) for name in order))
 
 
-def family_facts(config: Any, device: str = "cpu") -> FamilyFacts:
+def family_facts(config: Any, device: str = "cpu", folder: str | None = None) -> FamilyFacts:
     """Return the facts of a configuration.
 
     Args:
         config: A transformers configuration.
         device: `cpu` or `cuda:N`: what isn't quantized takes 4 bytes a weight on a CPU, else 2.
+        folder: The model's files, whose sizes count where they are quantized already; or None.
 
     Raises:
         ModelError: transformers has no causal model of this family.
     """
     model = _skeleton(config)
     text = config.get_text_config(decoder=True)
-    count = count_weights(config)
     return FamilyFacts(
         architecture=type(model).__name__,
         model_type=config.model_type,
-        parameters=count.total,
+        parameters=model.num_parameters(),
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         lora_targets=lora_targets(config),
         packs=packs(config),
         vllm_adapters=vllm_adapters(config.model_type),
-        memory={each: weight_bytes(count, each, device) for each in PRECISIONS},
+        memory={k: need.weight_bytes for k, need in memory_needs(config, device, folder).items()},
     )
 
 

@@ -93,8 +93,8 @@ def find_family(path: str, revision: str | None = None, device: str = "cpu") -> 
     known = known_model(path)
     gated = known is not None and known.gated
     try:
-        config = find_config(path, revision)
-        facts = family_facts(config, device)
+        folder = _folder(path, revision)
+        facts = family_facts(_read(folder), device, str(folder))
     except ModelError as error:
         if known is None:
             return FamilyFound(path, None, None, (), None, None, str(error), gated)
@@ -150,9 +150,12 @@ def find_config(path: str, revision: str | None = None) -> Any:
     Raises:
         ModelError: It is nowhere, or transformers can't read it.
     """
+    return _read(_folder(path, revision))
+
+
+def _read(folder: Path) -> Any:
     from transformers import AutoConfig
 
-    folder = _folder(path, revision)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
