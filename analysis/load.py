@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from engine.commits import CommittedPart, committed
 from engine.errors import RunFolderError
 from engine.schema import FACTORS, GAME, RESULTS, SCHEMA_VERSION
+from engine.store import read_results
 
 _SORT = {
     "predictions": (*FACTORS, "example"),
@@ -38,7 +39,7 @@ class RunTables:
 
     @classmethod
     def load(cls, run_dir: str | Path) -> RunTables:
-        """Read the row groups that the commit log of a run folder names, and no others.
+        """Read the rows of the units that the commit log of a run folder names, and no others.
 
         Raises:
             RunFolderError: A committed file is missing, can't be read, or has another schema
@@ -71,15 +72,15 @@ class RunTables:
 
 
 def _read_table(run_dir: Path, name: str, parts: Sequence[CommittedPart]) -> pa.Table:
-    groups: dict[str, list[int]] = {}
+    by_file: dict[str, list[CommittedPart]] = {}
     for part in parts:
         if part.table == name:
-            groups.setdefault(part.file, []).append(part.row_group)
-    tables = [_read_groups(run_dir / file, groups[file]) for file in sorted(groups)]
+            by_file.setdefault(part.file, []).append(part)
+    tables = [_read_file(run_dir / file, by_file[file]) for file in sorted(by_file)]
     return pa.concat_tables([RESULTS[name].empty_table(), *tables])
 
 
-def _read_groups(path: Path, row_groups: Sequence[int]) -> pa.Table:
+def _read_file(path: Path, parts: Sequence[CommittedPart]) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             version = (file.schema_arrow.metadata or {}).get(b"schema_version", b"none").decode()
@@ -88,7 +89,7 @@ def _read_groups(path: Path, row_groups: Sequence[int]) -> pa.Table:
                     f"{path}: schema version {version}, but this rayxai reads version "
                     f"{SCHEMA_VERSION}; use the rayxai that wrote it, or run the sweep again"
                 )
-            return file.read_row_groups(sorted(set(row_groups)))
+            return read_results(file, parts)
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(
             f"{path}: committed but can't be read ({error}); delete the run folder and run again"

@@ -28,6 +28,8 @@ AHEAD = 3
 """Units a host that are in a step or wait for a host. More would only make all of them late: a
 crash loses what is open."""
 FLUSH_BYTES = 16 << 20
+FLUSH_UNITS = 1024
+"""Of small units, so that they are written while others still run."""
 BUNDLE_TOKENS = 8192
 """Small units go through steps and hosts together, as many as ask for about so many tokens: a call
 through Ray costs milliseconds, whatever it carries."""
@@ -317,7 +319,9 @@ class Dispatcher:
         if not self._results:
             return
         waited = time.monotonic() - self._first_result
-        if not (force or waited > self._commit_seconds or self._result_bytes > FLUSH_BYTES):
+        units = sum(len(state.units) for state, _ in self._results)
+        full = self._result_bytes > FLUSH_BYTES or units >= FLUSH_UNITS
+        if not (force or full or waited > self._commit_seconds):
             return
         results, self._results, self._result_bytes = self._results, [], 0
         self._writes += 1

@@ -30,7 +30,7 @@ class Remotes(NamedTuple):
         step: (context, units, attempt, numerics, *rounds) -> header, body, lookups; body and
             lookups have an entry a unit.
         give_up: (context, unit, attempt, code, message) -> header, body, lookups.
-        write: (run folder, stem, store folders, *bodies) -> Written.
+        write: (run folder, stem, store folders, *result batches) -> Written.
     """
 
     step: Any

@@ -10,6 +10,7 @@ from engine import schema
 from engine.generations import most_tokens
 from engine.gradients import expected_tokens
 from engine.ragged import one_chunk
+from engine.transport import Reduced, reduced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +26,10 @@ class HostRequest:
     scores: pa.Table
     gradients: pa.Table | None = None
     generations: pa.Table | None = None
+
+    def __reduce__(self) -> Reduced:
+        """Return how to make it again in another process."""
+        return reduced(HostRequest, (self.scores, self.gradients, self.generations))
 
     @property
     def tables(self) -> tuple[pa.Table, ...]:
@@ -64,6 +69,10 @@ class HostReply:
     scores: pa.Table
     gradients: pa.Table | None = None
     generations: pa.Table | None = None
+
+    def __reduce__(self) -> Reduced:
+        """Return how to make it again in another process."""
+        return reduced(HostReply, (self.scores, self.gradients, self.generations))
 
     @property
     def seconds(self) -> float:

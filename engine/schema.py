@@ -335,7 +335,8 @@ def rows_to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table
     for row in rows:
         if unknown := set(row) - names:
             raise ValueError(f"columns {sorted(unknown)} are not in the schema {schema.names}")
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    # the longer way takes as long for no row as for one
+    table = pa.Table.from_pylist(list(rows), schema=schema) if rows else schema.empty_table()
     return table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
 
 

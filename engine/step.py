@@ -31,9 +31,10 @@ from engine.gradients import gradient_key, gradient_request, no_gradients
 from engine.masking import MaskedInputs
 from engine.pool import CoalitionPool, first_rows
 from engine.ragged import Ragged, concatenate, distinct, side_by_side
+from engine.results import UnitResult
 from engine.rows import failure_rows
 from engine.session import GENERATION, Session, sessions
-from engine.store import UnitResult, read_parts
+from engine.store import read_parts
 from engine.target import normalise
 from engine.tokens import load_tokenizer
 from engine.types import Example, FloatL
@@ -121,11 +122,11 @@ def step(
         message = f"content-free text of the calibration: {broken[0]['message']}"
         return StepOutput(None, None, failed_unit(context, unit, attempt, "calibration", message))
     calibration = _calibration(blanks)
-    asking = [s for s in blanks if s.asks]
+    asking = [s for s in blanks if s.asking]
     replayed: list[Session] = []
     if not asking:
         replayed = sessions(unit.examples, context, tokenizer, answers, calibration)
-        asking = [s for s in replayed if s.asks or s.gradient_asks]
+        asking = [s for s in replayed if s.asking]
     if asking:
         request, lookups = _request(context, asking)
         asks = [ask for session in asking for ask in session.gradient_asks]

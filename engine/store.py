@@ -1,105 +1,131 @@
 """Writing and reading row groups: results of a run, and the store of evaluations shared by runs.
 
-A file holds many units, a row group each. `write_units` makes files; a commit log
-(`engine.commits`) makes them visible.
+A file holds many units, a row group several small ones. `write_batches` and `write_stored` make
+files; a commit log (`engine.commits`) makes units visible.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import schema
 from engine.commits import Commit, CommittedPart, read_commits
+from engine.results import ResultBatch, UnitResult
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UnitResult:
-    """All that a unit produced.
-
-    Attributes:
-        unit: Its id.
-        attempt: Which attempt this is, from 1.
-        tables: Result tables by name (`engine.schema.RESULTS`).
-        evaluations: New rows for the store.
-        failed: The unit itself was given up; `tables` holds its failures.
-    """
-
-    unit: str
-    attempt: int
-    tables: Mapping[str, pa.Table]
-    evaluations: pa.Table | None = None
-    failed: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Size in memory."""
-        extra = self.evaluations.nbytes if self.evaluations is not None else 0
-        return sum(table.nbytes for table in self.tables.values()) + extra
+GROUP_ROWS = 8192
+"""Rows of a row group of results: a row group takes as long to write as hundreds of rows."""
+GROUP_EVALUATIONS = 2048
+"""Evaluations of a row group of the store, about 100 KB: a unit reads all of it to find its own."""
 
 
 def write_units(folder: str | Path, stem: str, results: Sequence[UnitResult]) -> list[Commit]:
-    """Write the result tables of several units, one file a table, and return what to commit.
+    """Write the result tables of several units; see `write_batches`."""
+    return write_batches(folder, stem, [ResultBatch.of(results)]) if results else []
+
+
+def write_batches(folder: str | Path, stem: str, batches: Sequence[ResultBatch]) -> list[Commit]:
+    """Write the result tables of units, one file a table, and return what to commit.
 
     Args:
         folder: The run folder.
         stem: File name without ending, unique to this call: `<writer>-<seq>`.
-        results: In the order of their row groups.
+        batches: In the order of their rows.
     """
-    parts: dict[str, list[CommittedPart]] = {result.unit: [] for result in results}
-    for table, arrow_schema in schema.RESULTS.items():
-        chunks = [(r.unit, r.tables[table]) for r in results if r.tables[table].num_rows]
-        for part in write_parts(Path(folder), table, stem, chunks, arrow_schema):
-            parts[part.unit].append(part)
+    units = [unit for batch in batches for unit in batch.units]
+    parts: list[list[CommittedPart]] = [[] for _ in units]
+    for name, arrow_schema in schema.RESULTS.items():
+        counts = [count for batch in batches for count in batch.counts[name]]
+        groups = list(_groups(counts, GROUP_ROWS))
+        rows = pa.concat_tables([arrow_schema.empty_table(), *(b.tables[name] for b in batches)])
+        file = f"{name}/{stem}.parquet"
+        _write(Path(folder) / file, rows, [sum(counts[some]) for some in groups], arrow_schema)
+        for index, some in enumerate(groups):
+            for number in range(some.start, some.stop):
+                if counts[number]:
+                    parts[number].append(CommittedPart(name, file, index, units[number].id))
     return [
-        Commit(r.unit, r.attempt, tuple(parts[r.unit]), result_digest(r.tables), r.failed)
-        for r in results
+        Commit(unit.id, unit.attempt, tuple(of_unit), unit.digest, unit.failed)
+        for unit, of_unit in zip(units, parts, strict=True)
     ]
 
 
 def write_evaluations(folder: str | Path, stem: str, results: Sequence[UnitResult]) -> list[Commit]:
-    """Write the new evaluations of several units to a store folder, and return what to commit."""
-    chunks = [
-        (r.unit, r.evaluations)
-        for r in results
-        if r.evaluations is not None and r.evaluations.num_rows
+    """Write the new evaluations of several units to a store folder; see `write_stored`."""
+    return write_stored(folder, stem, [ResultBatch.of(results)]) if results else []
+
+
+def write_stored(folder: str | Path, stem: str, batches: Sequence[ResultBatch]) -> list[Commit]:
+    """Write the new evaluations of units to a store folder, and return what to commit.
+
+    Args:
+        folder: The store folder.
+        stem: As of `write_batches`.
+        batches: In the order of their rows.
+    """
+    rows = pa.concat_tables([schema.EVALUATIONS.empty_table(), *(b.evaluations for b in batches)])
+    counts = [count for batch in batches for count in batch.evaluation_counts]
+    sizes = [size for batch in batches for size in batch.evaluation_sizes]
+    groups = list(_groups(sizes, GROUP_EVALUATIONS))
+    file = f"evaluations/{stem}.parquet"
+    _write(Path(folder) / file, rows, [sum(counts[some]) for some in groups], schema.EVALUATIONS)
+    # A unit that is run again with other explainers adds to the store: what is committed is named
+    # by its file, so that no line replaces an earlier one.
+    names = [f"{stem}/{index}" for index in range(len(groups))]
+    return [
+        Commit(name, 1, (CommittedPart("evaluations", file, index, name),), "")
+        for index, name in enumerate(names)
     ]
-    parts = write_parts(Path(folder), "evaluations", stem, chunks, schema.EVALUATIONS)
-    # A unit that is run again with other explainers adds to the store: its line must not replace
-    # the earlier one, so the file's stem is part of the name.
-    return [Commit(f"{stem}/{part.unit}", 1, (part,), "") for part in parts]
 
 
-def write_parts(
-    folder: Path,
-    table: str,
-    stem: str,
-    chunks: Sequence[tuple[str, pa.Table]],
-    arrow_schema: pa.Schema,
-) -> list[CommittedPart]:
-    """Write one Parquet file with a row group for each (unit, table), synced to disk."""
-    if not chunks:
-        return []
-    name = f"{table}/{stem}.parquet"
-    path = folder / name
+def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Yield runs of neighbours of about `most` together; what is larger stands alone."""
+    start = total = 0
+    for number, size in enumerate(sizes):
+        if total and total + size > most:
+            yield slice(start, number)
+            start, total = number, 0
+        total += size
+    if total:
+        yield slice(start, len(sizes))
+
+
+def _write(path: Path, rows: pa.Table, groups: Sequence[int], arrow_schema: pa.Schema) -> None:
+    """Write one Parquet file with row groups of these numbers of rows, synced to disk."""
+    if not groups:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     versioned = arrow_schema.with_metadata({"schema_version": str(schema.SCHEMA_VERSION)})
-    parts = []
+    rows = rows.replace_schema_metadata(versioned.metadata)
     with open(path, "wb") as file:
         with pq.ParquetWriter(file, versioned, compression="zstd") as writer:
-            for index, (unit, rows) in enumerate(chunks):
-                rows = rows.replace_schema_metadata(versioned.metadata)
-                writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
-                parts.append(CommittedPart(table, name, index, unit))
+            start = 0
+            for count in groups:
+                writer.write_table(rows.slice(start, count), row_group_size=count)
+                start += count
         file.flush()
         os.fsync(file.fileno())
-    return parts
+
+
+def read_results(
+    file: pq.ParquetFile, parts: Sequence[CommittedPart], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Return the rows of the units that parts of a file of results name, in the file's order.
+
+    Args:
+        file: The file of all `parts`.
+        parts: At least one; other units' rows in their row groups are left out.
+        columns: With `unit` among them; None for all.
+    """
+    chosen = None if columns is None else list(columns)
+    rows = file.read_row_groups(sorted({part.row_group for part in parts}), columns=chosen)
+    named = pa.array(sorted({part.unit for part in parts}), pa.string())
+    return rows.filter(pc.is_in(rows.column("unit"), named))
 
 
 def read_parts(folder: str | Path, parts: Iterable[CommittedPart]) -> pa.Table:
@@ -127,15 +153,3 @@ def index_store(folder: str | Path) -> dict[str, tuple[CommittedPart, ...]]:
             for key in rows.column("example").unique().to_pylist():
                 index.setdefault(key, {})[part] = None
     return {key: tuple(parts) for key, parts in index.items()}
-
-
-def result_digest(tables: Mapping[str, pa.Table]) -> str:
-    """Return a digest of a unit's results; `timings`, which no two runs share, is left out."""
-    sha = hashlib.sha256()
-    for name in sorted(tables):
-        if name != "timings":
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, tables[name].schema) as stream:
-                stream.write_table(tables[name].combine_chunks())
-            sha.update(sink.getvalue())
-    return sha.hexdigest()[:16]

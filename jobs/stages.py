@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from actors.host import Host, HostSpec
@@ -15,12 +14,14 @@ from cluster.remotes import Remotes, StepHeader, Written
 from cluster.resources import STEP_CPUS, WRITE_CPUS
 from engine.context import StepContext, Unit
 from engine.exchange import HostReply, HostRequest
+from engine.results import ResultBatch
 from engine.step import Round, StepOutput, failed_unit, step
-from engine.store import UnitResult, write_evaluations, write_units
+from engine.store import write_batches, write_stored
+from engine.transport import Tables
 
-Body = Sequence[HostRequest | None] | Sequence[UnitResult]
+Body = Sequence[HostRequest | None] | ResultBatch
 """Of a bundle's units: what each asks a host, or all results."""
-StepReturn = tuple[StepHeader, Body, Sequence[pa.Table | None]]
+StepReturn = tuple[StepHeader, Body, Tables]
 
 
 @ray.remote(num_cpus=STEP_CPUS, num_returns=3, max_retries=3)
@@ -51,7 +52,8 @@ def _returned(outputs: Sequence[StepOutput]) -> StepReturn:
     """Return the results once all units have theirs; a unit that is done early is replayed."""
     results = [output.result for output in outputs if output.result is not None]
     if len(results) == len(outputs):
-        return StepHeader(True, 0, 0, sum(r.nbytes for r in results)), results, []
+        batch = ResultBatch.of(results)
+        return StepHeader(True, 0, 0, batch.nbytes), batch, Tables()
     requests = [
         None
         if output.request is None
@@ -65,23 +67,19 @@ def _returned(outputs: Sequence[StepOutput]) -> StepReturn:
         sum(request.tokens for request in asked),
         sum(request.nbytes for request in asked),
     )
-    return header, requests, [output.lookups for output in outputs]
+    return header, requests, Tables(output.lookups for output in outputs)
 
 
 @ray.remote(num_cpus=WRITE_CPUS, max_retries=3)
-def write_task(
-    run_dir: str, stem: str, stores: Sequence[str], *bodies: Sequence[UnitResult]
-) -> Written:
+def write_task(run_dir: str, stem: str, stores: Sequence[str], *batches: ResultBatch) -> Written:
     """Write results and new evaluations; nothing is visible before the driver commits it."""
-    results = [result for body in bodies for result in body]
-    store_of = [store for body, store in zip(bodies, stores, strict=True) for _ in body]
     # A retry of this task must not write where a half-dead twin still writes.
     stem = f"{stem}-{os.urandom(3).hex()}"
-    commits = write_units(run_dir, stem, results)
+    commits = write_batches(run_dir, stem, batches)
     stored = {}
     for folder in dict.fromkeys(stores):
-        of_folder = [r for r, s in zip(results, store_of, strict=True) if s == folder]
-        if made := write_evaluations(folder, stem, of_folder):
+        of_folder = [b for b, store in zip(batches, stores, strict=True) if store == folder]
+        if made := write_stored(folder, stem, of_folder):
             stored[folder] = made
     return Written(commits, stored)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from engine.commits import has_live_driver, read_commits
+from engine.commits import CommittedPart, has_live_driver, read_commits
 from engine.errors import RunFolderError
+from engine.store import read_results
 from jobs.runfolder import RunFolder
 
 
@@ -36,10 +37,12 @@ def print_status(path: Path, console: Console) -> int:
         console.print(
             f"  {pair}: {finished} of {len(of_pair)} units ({examples} examples)", markup=False
         )
-    failures = [part for c in commits.values() for part in c.parts if part.table == "failures"]
+    failures: dict[str, list[CommittedPart]] = {}
+    for part in (part for c in commits.values() for part in c.parts if part.table == "failures"):
+        failures.setdefault(part.file, []).append(part)
     rows = sum(
-        pq.ParquetFile(path / part.file).metadata.row_group(part.row_group).num_rows
-        for part in failures
+        read_results(pq.ParquetFile(path / file), parts, ["unit"]).num_rows
+        for file, parts in failures.items()
     )
     if rows:
         console.print(f"  {rows} failures; see {path / 'failures'} or the report", markup=False)

@@ -28,9 +28,10 @@ from engine.data import LoadedData, example_key, load_examples
 from engine.errors import ModelError, RunFolderError
 from engine.facts import Lost
 from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
+from engine.results import UnitResult, result_digest
 from engine.seeds import digest
 from engine.step import content_free_examples
-from engine.store import UnitResult, index_store, result_digest, write_units
+from engine.store import index_store, write_units
 from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import facts_of, host_spec
 from jobs.finetune import train_all, trainings_of
@@ -109,7 +110,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
             rows_with_other_labels=data.n_other_labels,
         )
         _commit_directly(folder, log, lost)
-        evaluations = _run_units(plan, left, folder, log, console) if left else 0
+        evaluations = run_units(plan, left, folder, log, console) if left else 0
         if left:
             seconds = time.monotonic() - started
             console.print(
@@ -154,10 +155,10 @@ def _is_finished(folder: RunFolder, plan: Plan, lost: UnitResult) -> bool:
     return noted is not None and noted.digest == result_digest(lost.tables) and report.exists()
 
 
-def _run_units(
+def run_units(
     plan: Plan, left: Sequence[Unit], folder: RunFolder, log: CommitLog, console: Console
 ) -> int:
-    """Run units model by model; return the sequences scored."""
+    """Run units to their commits, model by model; return the sequences scored."""
     wanted = plan.config.cluster
     store_logs: dict[str, CommitLog] = {}
     sequences = 0

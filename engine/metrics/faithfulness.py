@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import accumulate, combinations
 from math import ceil, comb
 from typing import NamedTuple
 
@@ -124,9 +124,8 @@ class Faithfulness:
             return [MetricRow(name, None, None, None) for name in names]
         by_rank = order(scores_F, self.seed)
         sizes = self.set_sizes(n)
-        levels = {
-            size: pool.lookup(sets)[:, label].mean() for size, sets in _random_sets(self, n).items()
-        }
+        random = pool.lookup(self.random_coalitions(n))[:, label]
+        levels = {size: random[rows].mean() for size, rows in _random_rows(self, n).items()}
         full = pool.lookup(np.ones((1, n), dtype=bool))[0, label]
         removed = full - pool.lookup(_without(by_rank, sizes))[:, label]
         kept = full - pool.lookup(~_without(by_rank, sizes))[:, label]
@@ -224,6 +223,14 @@ def _random_sets(metric: Faithfulness, n: int) -> dict[int, BoolCF]:
         }
     read_only(*sets.values())
     return sets
+
+
+def _random_rows(metric: Faithfulness, n: int) -> dict[int, slice]:
+    """Return where the sets of each size stand in `random_coalitions`."""
+    sets = _random_sets(metric, n)
+    ends = list(accumulate(map(len, sets.values())))
+    starts = [0, *ends[:-1]]
+    return {size: slice(*rows) for size, *rows in zip(sets, starts, ends, strict=True)}
 
 
 @lru_cache(maxsize=32)

@@ -17,12 +17,15 @@ import psutil
 from rich.console import Console
 
 from actors.host import Host
+from engine.commits import CommitLog
 from engine.config import SweepConfig, parse_config
 from engine.seeds import generator
 from engine.step import run_in_process
 from jobs.facts import host_spec
+from jobs.folders import run_folder
+from jobs.runfolder import RunFolder
 from jobs.stages import physical_cores
-from jobs.sweep import prepare, run_sweep
+from jobs.sweep import prepare, run_sweep, run_units
 
 WORDS = (
     *("good", "bad", "not", "fun", "dull", "great", "movie", "film", "plot", "story", "actors"),
@@ -35,13 +38,16 @@ SETTLED = 2000
 def run(units: int = 4000) -> dict[str, Any]:
     """Send units of one short text each through Ray to a fake host, and return the figures.
 
+    Tables and report, which a sweep ends with, are left out.
+
     Args:
         units: How many. Memory is watched from `SETTLED` on, where there are more.
 
     Returns:
         `units_per_second`: committed units, two steps and a score each, from the loaded host to
-        the last commit; `driver_bytes_per_unit`: slope of the driver's resident memory;
-        `first_commit_seconds`: from the start of all until the first commit is seen.
+        the last commit; `steady_units_per_second`: from the first commit seen to the last;
+        `driver_bytes_per_unit`: slope of the driver's resident memory; `first_commit_seconds`:
+        from the start of Ray until the first commit is seen.
     """
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "texts.jsonl"
@@ -54,11 +60,15 @@ def run(units: int = 4000) -> dict[str, Any]:
             metrics={"faithfulness": False},
             cluster={"shard_size": 1},
         )
-        watch = _Watch(Path(folder) / "run")
+        plan, _, _ = prepare(config)
+        run_dir = RunFolder(run_folder(config))
+        log = CommitLog(run_dir.path)
+        plan = run_dir.open(plan)
+        watch = _Watch(run_dir.path)
         with watch.running():
-            folder_of = run_sweep(config, Console(quiet=True)).folder
-        record = json.loads((folder_of / "run.json").read_text(encoding="utf-8"))
-        [host] = record["hosts"].values()
+            run_units(plan, plan.units, run_dir, log, Console(quiet=True))
+        log.close()
+        [host] = run_dir.record["hosts"].values()
         return {"units_per_second": units / host["wall_seconds"], **watch.figures()}
 
 
@@ -143,10 +153,14 @@ class _Watch:
             thread.join()
 
     def _run(self) -> None:
+        units, read = 0, 0
+        [log] = self._folder.glob("commits/*.log")
         while not self._done.wait(0.5):
-            units = sum(
-                file.read_bytes().count(b"\n") for file in self._folder.glob("commits/*.log")
-            )
+            with open(log, "rb") as file:
+                file.seek(read)
+                fresh = file.read()
+            read += len(fresh)
+            units += fresh.count(b"\n")
             memory = self._process.memory_info().rss
             self._samples.append((time.perf_counter() - self._started, units, memory))
 
@@ -155,6 +169,9 @@ class _Watch:
         growing = np.flatnonzero(np.diff(units) > 0)
         first, last = growing[0] + 1, growing[-1] + 1
         found = {"first_commit_seconds": float(seconds[first])}
+        if last > first:
+            spent = seconds[last] - seconds[first]
+            found["steady_units_per_second"] = float((units[last] - units[first]) / spent)
         settled = (units >= SETTLED) & (np.arange(len(units)) <= last)
         if len(set(units[settled].tolist())) > 2:
             found["driver_bytes_per_unit"] = float(

@@ -18,8 +18,8 @@ from engine import schema
 from engine.config import parse_config
 from engine.exchange import HostReply, HostRequest
 from engine.plan import Pair, Plan, build_plan, shard
+from engine.results import UnitResult, result_digest
 from engine.step import Round, run_in_process, step
-from engine.store import UnitResult, result_digest
 from engine.types import Example
 from jobs.estimate import count
 from jobs.facts import facts_of, host_spec

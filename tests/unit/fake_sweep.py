@@ -11,8 +11,8 @@ from actors.host import Host
 from engine.config import SweepConfig, parse_config
 from engine.context import Unit
 from engine.plan import Pair, Plan, build_plan
+from engine.results import UnitResult
 from engine.step import run_in_process
-from engine.store import UnitResult
 from engine.types import Example
 from jobs.facts import host_spec, model_facts
 

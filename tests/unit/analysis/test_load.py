@@ -29,13 +29,15 @@ def commit(folder: Path, *parts: CommittedPart) -> None:
     log.close()
 
 
-def predictions(*examples: str) -> pa.Table:
-    return arrow(predictions=[prediction(e, [0.2, 0.8], 1) for e in examples])["predictions"]
+def predictions(*examples: str, unit: str = "unit1") -> pa.Table:
+    rows = [prediction(e, [0.2, 0.8], 1, unit=unit) for e in examples]
+    return arrow(predictions=rows)["predictions"]
 
 
-def test_only_committed_row_groups_are_read_and_the_last_attempt_counts(tmp_path: Path) -> None:
+def test_only_committed_units_are_read_and_the_last_attempt_counts(tmp_path: Path) -> None:
     first, second = "predictions/a-0.parquet", "predictions/b-0.parquet"
-    write(tmp_path, first, predictions("old"), predictions("b"), predictions("torn"))
+    shared = pa.concat_tables([predictions("b", unit="unit2"), predictions("torn", unit="unit3")])
+    write(tmp_path, first, predictions("old"), shared, predictions("torn", unit="unit4"))
     write(tmp_path, second, predictions("new", "c"))
     (tmp_path / "predictions/c-0.parquet").write_bytes(b"half a file")
     commit(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import engine.ragged
-from engine.ragged import Ragged, _hashes, concatenate, distinct, side_by_side
+from engine.ragged import Ragged, _hashes, concatenate, distinct, one_chunk, side_by_side
 
 ROWS = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=8)
 
@@ -39,6 +39,15 @@ def test_concatenate_keeps_all_rows(first: list[list[int]], second: list[list[in
 def test_a_slice_of_an_arrow_column_with_a_null_is_read_from_its_own_start() -> None:
     column = pa.chunked_array([pa.array([[9], [1, 2], None, [3]], pa.list_(pa.int32()))])
     assert Ragged.from_arrow(column.slice(1)).to_lists() == [[1, 2], [], [3]]
+
+
+def test_a_single_chunk_is_not_copied_and_many_become_one() -> None:
+    values = pa.array([1, 2, 3])
+    single = pa.chunked_array([values])
+    assert one_chunk(single).buffers()[1].address == values.buffers()[1].address
+    many = pa.chunked_array([values, values[1:]])
+    assert one_chunk(many).to_pylist() == [1, 2, 3, 2, 3]
+    assert one_chunk(pa.chunked_array([], pa.int64())).to_pylist() == []
 
 
 def test_no_parts_give_no_rows() -> None:

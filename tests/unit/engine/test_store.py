@@ -3,51 +3,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import engine.store
 from engine import schema
 from engine.commits import CommitLog, committed, read_commits
 from engine.plan import with_stored
+from engine.results import UnitResult, result_digest
 from engine.store import (
-    UnitResult,
     index_store,
     read_parts,
-    result_digest,
+    read_results,
     write_evaluations,
     write_units,
 )
+from tests.unit.engine.unit_results import evaluations, failures
 from tests.unit.fake_sweep import CountingHost, examples_of, plan_of, sweep
 
 TEXTS = ["a good film", "a dull film", "awful", ""]
 
 
-def failures(unit: str, *codes: str) -> dict[str, pa.Table]:
-    rows = [{"unit": unit, "stage": "data", "code": code, "message": "m"} for code in codes]
-    tables = {name: s.empty_table() for name, s in schema.RESULTS.items()}
-    return {**tables, "failures": schema.rows_to_table(rows, schema.FAILURES)}
-
-
-def evaluations(*examples: str, value: float = -1.0) -> pa.Table:
-    rows = [
-        {
-            "example": example,
-            "space": "s",
-            "n_features": 2,
-            "coalitions": b"\xc0\x00",
-            "log_probs": [value, -2.0, -3.0, -4.0],
-            "log_z": [0.5, 0.25],
-            "tokens": [3, 4],
-            "numerics": "n",
-        }
-        for example in examples
-    ]
-    return pa.Table.from_pylist(rows, schema=schema.EVALUATIONS)
-
-
 class TestWriteUnits:
-    def test_a_file_a_table_and_a_row_group_a_unit(self, tmp_path: Path) -> None:
+    def test_a_file_a_table_and_units_in_one_row_group(self, tmp_path: Path) -> None:
         results = [
             UnitResult("u1", 1, failures("u1", "a", "b")),
             UnitResult("u2", 2, failures("u2"), failed=True),
@@ -58,16 +36,36 @@ class TestWriteUnits:
             "failures/w-1.parquet"
         ]
         file = pq.ParquetFile(tmp_path / "failures/w-1.parquet")
-        assert file.num_row_groups == 2
+        assert file.num_row_groups == 1
         assert [(c.unit, c.attempt, c.failed, len(c.parts)) for c in commits] == [
             ("u1", 1, False, 1),
             ("u2", 2, True, 0),
             ("u3", 1, False, 1),
         ]
         for made in (commits[0], commits[2]):
-            [part] = made.parts
-            rows = file.read_row_group(part.row_group)
+            rows = read_results(file, made.parts)
             assert set(rows.column("unit").to_pylist()) == {made.unit}
+            assert read_results(file, made.parts, ["unit"]).num_rows == rows.num_rows
+        both = read_results(file, [*commits[2].parts, *commits[0].parts], ["unit", "code"])
+        assert both.column("code").to_pylist() == ["a", "b", "c"]
+
+    def test_a_full_row_group_is_followed_by_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine.store, "GROUP_ROWS", 4)
+        sizes = [0, 1, 3, 0, 1, 9, 0, 2]
+        results = [
+            UnitResult(f"u{i}", 1, failures(f"u{i}", *["x"] * n)) for i, n in enumerate(sizes)
+        ]
+        commits = write_units(tmp_path, "w-1", results)
+        file = pq.ParquetFile(tmp_path / "failures/w-1.parquet")
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        assert groups == [4, 1, 9, 2]
+        for size, commit in zip(sizes, commits, strict=True):
+            assert len(commit.parts) == min(size, 1)
+            if size:
+                units = read_results(file, commit.parts).column("unit").to_pylist()
+                assert units == [commit.unit] * size
 
     def test_files_say_their_version(self, tmp_path: Path) -> None:
         write_units(tmp_path, "w-1", [UnitResult("u", 1, failures("u", "a"))])
@@ -84,7 +82,7 @@ class TestWriteUnits:
         log.append(commits[1:])
         [part] = committed(tmp_path)
         assert (part.unit, part.file) == ("u2", "failures/w-1.parquet")
-        rows = pq.ParquetFile(tmp_path / part.file).read_row_group(part.row_group)
+        rows = read_results(pq.ParquetFile(tmp_path / part.file), [part])
         assert rows.column("code").to_pylist() == ["u2"]
 
     def test_nothing_to_write_makes_no_file(self, tmp_path: Path) -> None:
@@ -99,7 +97,10 @@ class TestWriteUnits:
 
 
 class TestStore:
-    def test_index_names_the_row_groups_of_each_example(self, tmp_path: Path) -> None:
+    def test_index_names_the_row_groups_of_each_example(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine.store, "GROUP_EVALUATIONS", 4)
         log = CommitLog(tmp_path, exclusive=False)
         results = [
             UnitResult("u1", 1, {}, evaluations("a", "b")),
@@ -117,6 +118,15 @@ class TestStore:
         assert rows.column("example").to_pylist() == ["b", "c"]
         assert rows.schema.remove_metadata().equals(schema.EVALUATIONS)
 
+    def test_small_units_share_a_row_group(self, tmp_path: Path) -> None:
+        log = CommitLog(tmp_path, exclusive=False)
+        results = [UnitResult(f"u{i}", 1, {}, evaluations(f"e{i}")) for i in range(3)]
+        log.append(write_evaluations(tmp_path, "w-1", results))
+        index = index_store(tmp_path)
+        assert sorted(index) == ["e0", "e1", "e2"]
+        [parts] = set(index.values())
+        assert read_parts(tmp_path, parts).column("example").to_pylist() == ["e0", "e1", "e2"]
+
     def test_a_unit_that_is_run_again_adds_to_the_store(self, tmp_path: Path) -> None:
         for stem, value in (("w-1", -1.0), ("w-2", -2.0)):
             log = CommitLog(tmp_path, exclusive=False)
@@ -130,28 +140,6 @@ class TestStore:
     def test_no_store_yet(self, tmp_path: Path) -> None:
         assert index_store(tmp_path / "none") == {}
         assert read_parts(tmp_path, []).schema.equals(schema.EVALUATIONS)
-
-
-class TestDigest:
-    def test_ignores_timings_and_nothing_else(self) -> None:
-        tables = failures("u", "a")
-        timing: dict[str, Any] = {
-            "unit": "u",
-            **dict.fromkeys(schema.FACTORS, "x"),
-            "example": "e",
-            "consumer": "lime",
-            **dict.fromkeys(schema.TIMINGS.names[-7:], 1),
-        }
-        slower = schema.rows_to_table([timing], schema.TIMINGS)
-        assert result_digest({**tables, "timings": slower}) == result_digest(tables)
-        assert result_digest(failures("u", "b")) != result_digest(tables)
-        assert result_digest(failures("u", "a", "a")) != result_digest(tables)
-
-    def test_ignores_how_a_table_is_cut_into_chunks(self) -> None:
-        tables = failures("u", "a", "b")
-        whole = tables["failures"]
-        cut = {**tables, "failures": pa.concat_tables([whole[:1], whole[1:]])}
-        assert result_digest(cut) == result_digest(tables)
 
 
 @pytest.mark.parametrize("stored", ["nothing", "all", "half"])

@@ -13,7 +13,8 @@ from engine import schema
 from engine.commits import CommitLog
 from engine.errors import RunFolderError
 from engine.plan import Plan
-from engine.store import UnitResult, write_units
+from engine.results import UnitResult
+from engine.store import write_units
 from jobs.runfolder import RunFolder
 from jobs.status import print_status
 from tests.unit.fake_sweep import examples_of, plan_of, sweep
