@@ -1,9 +1,11 @@
-"""Which LoRA adapters vLLM can serve, told from their configuration alone; imports no vLLM."""
+"""Which LoRA adapters vLLM can serve, told from configurations and families; imports no vLLM."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from actors.families import vllm_adapters
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM 0.32 reserves room for (`vllm.config.lora.MaxLoRARanks`)."""
@@ -50,6 +52,19 @@ def vllm_refusal(adapter_config: Mapping[str, Any]) -> str | None:
     rank = adapter_rank(adapter_config)
     if not 1 <= rank <= VLLM_RANKS[-1]:
         return f"its rank is {rank}, vLLM takes 1 to {VLLM_RANKS[-1]}"
+    return None
+
+
+def vllm_family_refusal(model_type: str) -> str | None:
+    """Return why vLLM serves no adapter at all of a family; None where it does, or unknown.
+
+    An engine that is to take adapters doesn't even load such a model, without adapters it does.
+
+    Args:
+        model_type: Name of the family in transformers.
+    """
+    if vllm_adapters(model_type) is False:
+        return f"vLLM serves no LoRA adapters of the family {model_type}"
     return None
 
 

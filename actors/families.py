@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from actors.memory_need import count_weights, weight_bytes
+from actors.memory_need import memory_needs
 from engine.errors import ModelError
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ _VLLM_NO_ADAPTERS = {
 _STATE_SPACE = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}
 """Families whose kernels read the matrix of `out_proj` themselves, past any wrapping of it."""
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "fp4")
-"""Those that sizes are told for."""
+_FUSED = ".gate_up_proj"
+"""End of the name of experts' first matrices where they are one tensor of three dimensions."""
+_EXPERTS = {"gate_proj", "up_proj", "down_proj"}
+"""What the experts' matrices were called while each was a layer of its own."""
 
 
 class FamilyFacts(NamedTuple):
@@ -61,7 +63,7 @@ class FamilyFacts(NamedTuple):
         lora_targets: The projections that a LoRA on all linear layers wraps.
         packs: Whether prompts are packed into a trie; None where it is found out at load only.
         vllm_adapters: Whether vLLM serves LoRA adapters of the family; None where it isn't known.
-        memory: Precision -> bytes of the weights alone on the device (`actors.memory_need`).
+        memory: Precision -> bytes of the weights alone on the device, as `memory_needs` has them.
     """
 
     architecture: str
@@ -80,8 +82,11 @@ def lora_targets(config: Any, targets: Targets = "all-linear") -> tuple[str, ...
 
     Linear layers outside the repeated blocks (the output head, projections of embeddings) are never
     among them, and neither are experts that are one tensor of three dimensions (which peft's own
-    `all-linear` adds for Mixtral and Qwen). A name is as short as it can be without meaning another
-    module too: `c_proj` is `attn.c_proj` where only GPT-2's attention is asked for.
+    `all-linear` adds for Mixtral and Qwen). Beside such experts dense layers called `gate_proj`,
+    `up_proj` and `down_proj` (DeepSeek) are left out too: peft takes these names for the experts',
+    and hosts take no adapters of experts (`actors.adapter_checks`). A name is as short as it can be
+    without meaning another module too: `c_proj` is `attn.c_proj` where only
+    GPT-2's attention is asked for.
 
     Args:
         config: A transformers configuration.
@@ -113,29 +118,29 @@ def lora_targets(config: Any, targets: Targets = "all-linear") -> tuple[str, ...
     return tuple(dict.fromkeys(_shortest(name, others) for name in order))
 
 
-def family_facts(config: Any, device: str = "cpu") -> FamilyFacts:
+def family_facts(config: Any, device: str = "cpu", folder: str | None = None) -> FamilyFacts:
     """Return the facts of a configuration.
 
     Args:
         config: A transformers configuration.
         device: `cpu` or `cuda:N`: what isn't quantized takes 4 bytes a weight on a CPU, else 2.
+        folder: The model's files, whose sizes count where they are quantized already; or None.
 
     Raises:
         ModelError: transformers has no causal model of this family.
     """
     model = _skeleton(config)
     text = config.get_text_config(decoder=True)
-    count = count_weights(config)
     return FamilyFacts(
         architecture=type(model).__name__,
         model_type=config.model_type,
-        parameters=count.total,
+        parameters=model.num_parameters(),
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         lora_targets=lora_targets(config),
         packs=packs(config),
         vllm_adapters=vllm_adapters(config.model_type),
-        memory={each: weight_bytes(count, each, device) for each in PRECISIONS},
+        memory={k: need.weight_bytes for k, need in memory_needs(config, device, folder).items()},
     )
 
 
@@ -194,8 +199,11 @@ def _block_linears(model: Any) -> Iterator[tuple[str, nn.Module]]:
 
     decoder = model.get_decoder()
     inside = next(f"{name}." for name, module in model.named_modules() if module is decoder)
+    fused = any(name.endswith(_FUSED) and p.dim() == 3 for name, p in model.named_parameters())
     for name, module in model.named_modules():
         parts = name.split(".")
+        if fused and parts[-1] in _EXPERTS:
+            continue
         if not isinstance(module, torch.nn.Linear | Conv1D) or not name.startswith(inside):
             continue
         if parts[-1] == "out_proj" and model.config.model_type in _STATE_SPACE:

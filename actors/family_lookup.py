@@ -93,8 +93,8 @@ def find_family(path: str, revision: str | None = None, device: str = "cpu") -> 
     known = known_model(path)
     gated = known is not None and known.gated
     try:
-        config = find_config(path, revision)
-        facts = family_facts(config, device)
+        folder = _folder(path, revision)
+        facts = family_facts(_read(folder), device, str(folder))
     except ModelError as error:
         if known is None:
             return FamilyFound(path, None, None, (), None, None, str(error), gated)
@@ -121,6 +121,22 @@ def find_family(path: str, revision: str | None = None, device: str = "cpu") -> 
     )
 
 
+def find_model_type(path: str, revision: str | None = None) -> str | None:
+    """Return the name of a model's family, or None where neither configuration nor name tell it.
+
+    As `find_family`, but no modules are made.
+
+    Args:
+        path: Hub id, local folder, or alias of an offline model.
+        revision: Git revision on the hub.
+    """
+    try:
+        return str(find_config(path, revision).model_type)
+    except ModelError:
+        known = known_model(path)
+        return known.model_type if known else None
+
+
 def known_model(path: str) -> KnownModel | None:
     """Return the known model of this hub id, or of its last part under another owner (mirrors)."""
     name = path.rstrip("/").rpartition("/")[2].lower()
@@ -134,9 +150,12 @@ def find_config(path: str, revision: str | None = None) -> Any:
     Raises:
         ModelError: It is nowhere, or transformers can't read it.
     """
+    return _read(_folder(path, revision))
+
+
+def _read(folder: Path) -> Any:
     from transformers import AutoConfig
 
-    folder = _folder(path, revision)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.families import lora_targets
+from engine.errors import ModelError
 from engine.finetune_section import FinetuneConfig
 
 CHECKPOINTING = {"use_reentrant": False}
@@ -17,6 +18,9 @@ def with_adapter(model: Any, entry: FinetuneConfig) -> Any:
     Args:
         model: As `load_model` gives it; quantized bases are prepared as QLoRA wants it.
         entry: The recipe.
+
+    Raises:
+        ModelError: The recipe's targets aren't layers of this family.
     """
     import peft
 
@@ -38,7 +42,14 @@ def with_adapter(model: Any, entry: FinetuneConfig) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return library.get_peft_model(model, config)
+    adapted = library.get_peft_model(model, config)
+    if adapted.peft_config["default"].target_parameters:
+        raise ModelError(
+            f"targets: peft takes some of {entry.targets} for experts of {model.config.model_type} "
+            "that are one tensor, which can't be switched on and off: leave out gate_proj, up_proj "
+            "and down_proj, or use `auto`"
+        )
+    return adapted
 
 
 def target_modules(model: Any, targets: str | list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.checkpoint import stored_bytes
 from actors.precision import FOUR_BITS, check_precision, quantized_by, resolve_precision
 from actors.quantized import exact_linears
 from engine.errors import TooLargeError
@@ -12,6 +13,9 @@ from engine.errors import TooLargeError
 WORKING_BYTES = 1 << 30
 """What a host takes beside the weights: libraries, one batch's states and logits. SmolLM2-135M on a
 CPU took 0.9 GB (docs/models.md); wide models and long texts take more."""
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "fp4")
+"""Those that `memory_needs` tells."""
 
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0}
 _FOUR_BIT_BYTES = 0.5
@@ -126,8 +130,35 @@ def memory_need(
     check_precision(precision, own)
     count = count_weights(config)
     if own is not None:
-        files = sorted(Path(folder).glob("*.safetensors"))
-        return MemoryNeed(own, count.total, sum(file.stat().st_size for file in files))
+        return MemoryNeed(own, count.total, stored_bytes(folder))
+    return _unquantized(count, precision, device, double_quant)
+
+
+def memory_needs(config: Any, device: str, folder: str | None = None) -> dict[str, MemoryNeed]:
+    """Return what a model will take in every precision that it can be loaded in, by precision.
+
+    Of a checkpoint that is quantized already that is its own one, or none where its files aren't
+    here; the scales of 4-bit weights are quantized.
+
+    Args:
+        config: Its transformers configuration.
+        device: `cpu` or `cuda:N`.
+        folder: Its files, or None.
+
+    Raises:
+        ValueError: The configuration is of no causal language model.
+    """
+    own = quantized_by(config)
+    if own is None:
+        count = count_weights(config)
+        return {each: _unquantized(count, each, device, True) for each in PRECISIONS}
+    if folder is None or not stored_bytes(folder):
+        return {}
+    return {own: memory_need(config, folder, "auto", device)}
+
+
+def _unquantized(count: WeightCount, precision: str, device: str, double_quant: bool) -> MemoryNeed:
+    """Return what a model takes whose checkpoint is in full precision."""
     resolved = resolve_precision(precision, device)
     size = weight_bytes(count, resolved, device, double_quant)
     return MemoryNeed(resolved, count.total, size)

@@ -161,7 +161,7 @@ def _run(
             f"{task.model} has other weights here ({source.digest}) than where the sweep was "
             f"planned ({task.weights}); give a local folder that all nodes have, or a revision"
         )
-    model = load_model(source, task.precision, device)
+    model = load_model(source, task.precision, device, task.double_quant)
     set_seed(task.seed)  # of the adapter's first weights
     adapted = with_adapter(model, task.entry)
     trainer = LabelTrainer(

@@ -34,6 +34,7 @@ class TrainingTask:
         entry: The recipe.
         seed: Of the training.
         options: Of the model, as its host would get them.
+        double_quant: Whether the scales of a base in 4 bits are quantized too.
     """
 
     model: str
@@ -47,10 +48,12 @@ class TrainingTask:
     entry: FinetuneConfig
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    double_quant: bool = True
 
     @property
     def fingerprint(self) -> str:
         """Digest of everything that affects the adapter; where it runs is left out."""
+        plain_scales = self.precision in ("nf4", "fp4") and not self.double_quant
         return digest(
             {
                 "version": TRAINING_VERSION,
@@ -63,6 +66,7 @@ class TrainingTask:
                 "validation": content_digest(self.data.validation),
                 "recipe": self.entry.recipe(),
                 "seed": self.seed,
+                **({"double_quant": False} if plain_scales else {}),
             }
         )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from actors.adapter_support import vllm_refusal
+from actors.adapter_support import vllm_family_refusal, vllm_refusal
 from actors.backend import HostSpec
 from actors.checkpoint import stored_parameters
+from actors.family_lookup import find_model_type
 from actors.host import make_backend
 from engine.adapter_section import WantedAdapter
 from engine.config import ClusterConfig, ModelConfig, SweepConfig
@@ -67,6 +68,30 @@ def adapter_facts(model: ModelConfig, wanted: WantedAdapter) -> AdapterFacts:
     return AdapterFacts(files.digest, str(files.folder))
 
 
+def refused_adapters(config: SweepConfig, model: ModelConfig) -> dict[str, str]:
+    """Return why a model's backend can't serve adapters, known or still to be trained, by name.
+
+    What the model's family or an adapter's recipe tell is told here, before anything is trained and
+    also where the backend isn't installed; `adapter_facts` tells what an adapter's files do.
+    """
+    wanted = [each for each in config.wanted_adapters(model) if not each.is_base]
+    if model.backend != "vllm" or not wanted:
+        return {}
+    family = find_model_type(model.path, model.revision)
+    by_family = None if family is None else vllm_family_refusal(family)
+    ranks = {entry.name: entry.rank for entry in config.finetune}
+    found = {}
+    for each in wanted:
+        why = by_family
+        if why is None and each.finetune is not None:
+            why = vllm_refusal({"r": ranks[each.finetune]})
+        if why is not None:
+            found[each.name] = (
+                f"adapter {each.name!r} of {model.path}: {why}; use backend transformers"
+            )
+    return found
+
+
 def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     """Return the facts by model key, and which models and adapters have none.
 
@@ -78,6 +103,9 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
     facts: dict[str, ModelFacts] = {}
     lost: list[Lost] = []
     for model in config.models:
+        refused = refused_adapters(config, model)
+        for name, why in refused.items():
+            lost.append(Lost(model.label, model.precision, name, "no_adapter", why))
         try:
             known = model_facts(model)
             _check_memory(model, config.cluster)
@@ -89,7 +117,7 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
             continue
         adapters = {}
         for wanted in config.wanted_adapters(model):
-            if wanted.path is None:
+            if wanted.path is None or wanted.name in refused:
                 continue
             try:
                 adapters[wanted.name] = adapter_facts(model, wanted)

@@ -38,9 +38,12 @@ def lines_of(found: FamilyFound, device: str) -> Iterator[str]:
             f"{_scoring(found.packs)}"
             + ("; vLLM serves no adapters of it" if found.vllm_adapters is False else "")
         )
-        if facts:
-            sizes = [f"{name} {facts.memory[key] / 1e9:.2f}" for key, name in _SHOWN.items()]
+        if facts and facts.memory:
+            shown = [each for each in facts.memory if each in _SHOWN] or list(facts.memory)
+            sizes = [f"{_SHOWN.get(each, each)} {facts.memory[each] / 1e9:.2f}" for each in shown]
             yield f"  weights alone on {device}, GB: {', '.join(sizes)}"
+        elif facts:
+            yield "  unknown without its files, which are quantized already: memory"
         else:
             yield "  unknown without its config.json: number of weights, memory"
     if found.missing:

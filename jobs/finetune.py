@@ -26,7 +26,7 @@ from engine.errors import ConfigError
 from engine.plan import data_source
 from engine.training import TrainingTask
 from jobs.codes import DONE, SOME_FAILED
-from jobs.facts import facts_of
+from jobs.facts import facts_of, refused_adapters
 from jobs.folders import absolute
 from jobs.progress import TrainingProgress
 from jobs.stages import physical_cores
@@ -133,9 +133,11 @@ def finetune(config: SweepConfig, console: Console) -> int:
     """
     trainings = trainings_of(config)
     if not trainings:
+        refused = [why for m in config.models for why in refused_adapters(config, m).values()]
         raise ConfigError(
-            "no model has an adapter `finetune: NAME` of an entry of `finetune`: there is nothing "
-            "to train"
+            "\n".join(refused)
+            or "no model has an adapter `finetune: NAME` of an entry of `finetune`: there is "
+            "nothing to train"
         )
     failed = train_all(config, trainings, console)
     table = Table("model", "adapter", "examples", "steps", "validation", "folder")

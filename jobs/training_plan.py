@@ -22,7 +22,7 @@ from engine.tokens import load_tokenizer
 from engine.training import TrainingTask
 from engine.training_data import TrainingData, load_training_data
 from engine.types import Example
-from jobs.facts import model_path
+from jobs.facts import model_path, refused_adapters
 
 SAMPLE = 64
 """Examples whose tokens are counted; the rest is scaled up from them."""
@@ -86,6 +86,8 @@ def plan_trainings(
 ) -> list[Training]:
     """Return the trainings of all models at hand, done or not; two may have one folder.
 
+    Adapters that the model's backend couldn't serve afterwards are not trained.
+
     Args:
         config: The sweep.
         facts: By model key.
@@ -100,8 +102,11 @@ def plan_trainings(
     loaded: dict[str, TrainingData] = {}
     found = []
     for model in config.models:
+        if model_key(model) not in facts:
+            continue
+        refused = refused_adapters(config, model)
         for wanted in config.wanted_adapters(model):
-            if wanted.finetune is None or model_key(model) not in facts:
+            if wanted.finetune is None or wanted.name in refused:
                 continue
             entry = entries[wanted.finetune]
             if entry.name not in loaded:
@@ -140,6 +145,7 @@ def _task(
         entry=entry,
         seed=wanted.seed,
         options=model.options,
+        double_quant=model.double_quant,
     )
 
 

@@ -19,7 +19,11 @@ SST2_PROMPT = {
     "template": "Classify the sentiment as 0 (negative) or 1 (positive).\nText: {text}\nSentiment:",
     "labels": {"negative": " 0", "positive": " 1"},
 }
-SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SEVEN = "all-linear"
+"""The modular pipeline's targets: of Llama all seven projections of a block, elsewhere the layers
+that the family has in their place."""
+TWO = "query-value"
+"""The other programs' targets: `q_proj` and `v_proj`, or what makes queries and values."""
 NAME = "lora"
 
 
@@ -90,7 +94,7 @@ def xai_run(options: argparse.Namespace) -> LegacyRun:
                 "rank": 16,
                 "alpha": 32,
                 "dropout": 0.05,
-                "targets": ["q_proj", "v_proj"],
+                "targets": TWO,
                 "learning_rate": 2e-4,
                 "batch_size": 4,
                 "gradient_accumulation": 4,
@@ -153,7 +157,7 @@ def shap_run(options: argparse.Namespace) -> LegacyRun:
                 "rank": 16,
                 "alpha": 32,
                 "dropout": 0.1,
-                "targets": ["q_proj", "v_proj"],
+                "targets": TWO,
                 "learning_rate": 2e-4,
                 "batch_size": 4,
                 "gradient_accumulation": 4,

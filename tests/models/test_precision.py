@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from actors.backend import HostSpec
 from actors.host import Host
 from actors.loader import load_model
-from actors.memory_need import check_fits, count_weights, device_memory, memory_need
+from actors.memory_need import check_fits, count_weights, device_memory, memory_need, memory_needs
 from actors.precision import computes_in_bf16, precision_of, resolve_precision
 from actors.sources import resolve_model
 from engine.errors import ModelError, TooLargeError
@@ -76,6 +76,7 @@ def test_weights_are_packed_and_answers_near(folder: Path, precision: str) -> No
     assert info.memory_bytes < 0.75 * 4 * info.parameters
     need = memory_need(full.config, str(folder), precision, "cpu")
     assert need.weight_bytes == pytest.approx(info.memory_bytes, rel=0.1)
+    assert memory_needs(full.config, "cpu")[precision] == need
     odds = log_odds(HostSpec(str(folder), precision=precision))
     exact = log_odds(HostSpec(str(folder)))
     assert np.abs(odds - exact).max() > 0

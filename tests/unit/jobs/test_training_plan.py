@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig
+from transformers import LlamaConfig, StableLmConfig
 
+from actors import vllm_settings
 from actors.adapter_card import CARD
 from actors.checkpoints import STATE, folder_of, mark_complete
 from actors.trainer import CHECKPOINTS
@@ -26,6 +27,7 @@ from engine.plan import build_plan, data_source
 from engine.types import Example
 from jobs.estimate import print_plan
 from jobs.facts import facts_of
+from jobs.finetune import finetune
 from jobs.training_plan import Training, plan_trainings, with_trained
 from tests.unit.fake_sweep import examples_of, sweep
 
@@ -220,3 +222,51 @@ def test_a_label_that_does_not_fit_the_prompt_is_refused(tmp_path: Path, store: 
     raw["prompts"][0]["labels"] = {"negative": " a", "positive": " ab"}
     with pytest.raises(ConfigError, match=r"prompt\.labels: the label 'negative' can't be told"):
         planned(parse_config(raw), store)
+
+
+class TestVllm:
+    """Adapters that vLLM couldn't serve afterwards are refused and not trained."""
+
+    @pytest.fixture(autouse=True)
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(vllm_settings, "is_installed", lambda: True)
+
+    @pytest.fixture
+    def stablelm(self, tmp_path: Path) -> dict[str, Any]:
+        folder = folder_of_model(tmp_path)
+        fields = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+        StableLmConfig(vocab_size=300, max_position_embeddings=64, **fields).save_pretrained(folder)
+        return {"name": "m", "path": str(folder)}
+
+    def test_a_family_without_adapters(
+        self, tmp_path: Path, store: Path, stablelm: dict[str, Any]
+    ) -> None:
+        both = [{**stablelm, "backend": "vllm"}, {**stablelm, "name": "other"}]
+        config = config_of(tmp_path, *both)
+        facts, trainings = planned(config, store)
+        assert [t.place for t in trainings] == [f"other/fp32 with t-seed{i}" for i in range(2)]
+        plan = build_plan(config, EVALUATED, with_trained(facts, trainings)[0], store)
+        adapters = [pair.context.factors["adapter"] for pair in plan.pairs.values()]
+        assert adapters == ["none", "none", "t-seed0", "t-seed1"]
+        out = io.StringIO()
+        print_plan(config, Console(file=out, soft_wrap=True))
+        said = [line for line in out.getvalue().splitlines() if line.startswith("failure: ")]
+        assert said == [
+            f"failure: m/fp32 with t-seed{i}: adapter 't-seed{i}' of {stablelm['path']}: vLLM "
+            "serves no LoRA adapters of the family stablelm; use backend transformers"
+            for i in range(2)
+        ]
+
+    def test_where_nothing_else_is_to_be_trained(
+        self, tmp_path: Path, stablelm: dict[str, Any]
+    ) -> None:
+        config = config_of(tmp_path, {**stablelm, "backend": "vllm"})
+        with pytest.raises(ConfigError, match=r"'t-seed0' .* the family stablelm"):
+            finetune(config, Console(file=io.StringIO()))
+
+    def test_a_rank_that_it_has_no_room_for(self, tmp_path: Path, store: Path) -> None:
+        llama = {"name": "m", "path": str(folder_of_model(tmp_path)), "backend": "vllm"}
+        assert len(planned(config_of(tmp_path, llama), store)[1]) == 2
+        config = config_of(tmp_path, llama, rank=600)
+        assert planned(config, store)[1] == []
+        assert "its rank is 600" in facts_of(config)[1][0].message
