@@ -12,15 +12,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actors.adapter_card import CARD, make_card
 from actors.adapter_files import CONFIG, WEIGHTS
 from actors.checkpoints import Checkpoint, folder_of, is_finished, last_checkpoint, remove_torn
-from actors.loader import load_model, resolve_model
+from actors.loader import choose_device, load_model, resolve_model
 from actors.lora import CHECKPOINTING, with_adapter
 from actors.out_of_memory import is_out_of_memory
+from actors.precision import resolve_precision
 from actors.training_rows import TrainingRow, encode
 from engine.errors import ModelError
 from engine.finetune_section import SAVE_STEPS, FinetuneConfig
@@ -56,6 +58,8 @@ def train_adapter(
     Raises:
         ModelError: The model can't be found, loaded or trained; the message says what to do.
     """
+    if task.precision == "auto":
+        task = replace(task, precision=resolve_precision("auto", choose_device(device)))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if (card := read_card(folder)) is not None:
@@ -161,7 +165,8 @@ def _run(
             f"{task.model} has other weights here ({source.digest}) than where the sweep was "
             f"planned ({task.weights}); give a local folder that all nodes have, or a revision"
         )
-    model = load_model(source, task.precision, device)
+    precision = "auto" if task.as_stored else task.precision
+    model = load_model(source, precision, device, task.double_quant)
     set_seed(task.seed)  # of the adapter's first weights
     adapted = with_adapter(model, task.entry)
     trainer = LabelTrainer(

@@ -29,6 +29,7 @@ class ModelFacts:
         max_tokens: The model's window.
         chat: Renders messages by the model's chat template, or None if it has none.
         parameters: Number of weights, or None where it isn't known before loading.
+        quantized: Method of a checkpoint that is quantized already, or None.
         adapters: By name in tables, those that can be served; the base isn't among them.
     """
 
@@ -37,6 +38,7 @@ class ModelFacts:
     max_tokens: int
     chat: Callable[[list[dict[str, str]]], str] | None = None
     parameters: int | None = None
+    quantized: str | None = None
     adapters: Mapping[str, AdapterFacts] = field(default_factory=dict)
 
 

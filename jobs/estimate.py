@@ -24,6 +24,7 @@ from engine.gradients import even_gradients, expected_tokens, no_gradients
 from engine.plan import Pair, Plan, model_key, shard
 from engine.step import run_in_process
 from engine.types import Example
+from jobs.auto_precision import auto_here
 from jobs.facts import facts_of
 from jobs.family_plan import print_families
 from jobs.finetune import trainings_of
@@ -146,7 +147,8 @@ def _print_trainings(config: SweepConfig, console: Console) -> None:
     """Print what is trained before anything is explained."""
     facts, _ = facts_of(config)
     table = Table("adapter", "examples", "steps", "tokens", "time")
-    for training in trainings_of(config):
+    trainings = trainings_of(config, auto_here)
+    for training in trainings:
         tokens = training.tokens()
         # forward, and backward through frozen weights: twice the products of scoring
         time_ = _duration(2 * tokens, facts[model_key(training.model)].parameters)
@@ -157,6 +159,11 @@ def _print_trainings(config: SweepConfig, console: Console) -> None:
         n_examples = str(len(training.task.data.train))
         table.add_row(training.place, n_examples, str(training.steps), f"{tokens:,}", time_)
     console.print(table)
+    if any(training.task.precision == "auto" for training in trainings):
+        console.print(
+            "What precision auto is on the cluster's devices isn't known here: adapters that are "
+            "trained in it may be there already."
+        )
 
 
 def _parameters(plan: Plan) -> dict[str, int | None]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from actors.adapter_support import vllm_refusal
 from actors.backend import HostSpec
-from actors.checkpoint import stored_parameters
+from actors.checkpoint import stored_parameters, stored_quantization
 from actors.host import make_backend
 from engine.adapter_section import WantedAdapter
 from engine.config import ClusterConfig, ModelConfig, SweepConfig
@@ -41,6 +41,7 @@ def model_facts(model: ModelConfig) -> ModelFacts:
         spec.max_tokens or NO_WINDOW,
         spec.chat,
         stored_parameters(source.location),
+        stored_quantization(source.location),
     )
 
 

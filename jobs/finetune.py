@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from actors.trainer import read_card, read_progress, train_adapter
 from cluster.faults import FaultKind, classify
 from cluster.resources import HOST_CPUS, lay_out
 from cluster.session import ClusterError, ray_session
-from engine.config import SweepConfig
+from engine.config import ClusterConfig, SweepConfig
 from engine.data import load_examples
 from engine.errors import ConfigError
 from engine.plan import data_source
 from engine.training import TrainingTask
+from jobs.auto_precision import auto_there
 from jobs.codes import DONE, SOME_FAILED
 from jobs.facts import facts_of
 from jobs.folders import absolute
@@ -114,15 +115,21 @@ def _outcome(card: dict[str, Any]) -> str:
     )
 
 
-def trainings_of(config: SweepConfig) -> list[Training]:
+def trainings_of(
+    config: SweepConfig, auto: Callable[[ClusterConfig], str | None] = auto_there
+) -> list[Training]:
     """Return the trainings that a sweep wants, of the models that are at hand.
+
+    Args:
+        config: The sweep.
+        auto: Says what precision `auto` is where adapters are trained.
 
     Raises:
         RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
     """
     examples = load_examples(data_source(config)).examples
     facts, _ = facts_of(config)
-    return plan_trainings(config, facts, examples, absolute(config.run.store))
+    return plan_trainings(config, facts, examples, absolute(config.run.store), auto)
 
 
 def finetune(config: SweepConfig, console: Console) -> int:

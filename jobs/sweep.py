@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from cluster.resources import Layout, lay_out
 from cluster.session import ray_session
 from engine import schema
 from engine.commits import CommitLog
-from engine.config import SweepConfig
+from engine.config import ClusterConfig, SweepConfig
 from engine.context import Unit
 from engine.data import LoadedData, example_key, load_examples
 from engine.errors import ModelError, RunFolderError
@@ -32,6 +32,7 @@ from engine.results import UnitResult, result_digest
 from engine.seeds import digest
 from engine.step import content_free_examples
 from engine.store import index_store, write_units
+from jobs.auto_precision import auto_here, auto_there
 from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import facts_of, host_spec
 from jobs.finetune import train_all, trainings_of
@@ -57,7 +58,9 @@ class Outcome:
 
 
 def prepare(
-    config: SweepConfig, untrained: Mapping[str, str] | None = None
+    config: SweepConfig,
+    untrained: Mapping[str, str] | None = None,
+    auto: Callable[[ClusterConfig], str | None] = auto_here,
 ) -> tuple[Plan, LoadedData, list[Lost]]:
     """Return the plan, the data with its failures, and models and adapters that can't be had.
 
@@ -65,6 +68,7 @@ def prepare(
         config: The sweep.
         untrained: Of trainings that failed, fingerprint -> why. None plans adapters that are still
             to be trained as if they were there.
+        auto: Says what precision `auto` is where adapters are trained.
 
     Raises:
         RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
@@ -72,7 +76,7 @@ def prepare(
     data = load_examples(data_source(config))
     facts, lost = facts_of(config)
     store = absolute(config.run.store)
-    trainings = plan_trainings(config, facts, data.examples, store)
+    trainings = plan_trainings(config, facts, data.examples, store, auto)
     facts, not_trained = with_trained(facts, trainings, untrained)
     plan = build_plan(config, data.examples, facts, store)
     return plan, data, [*lost, *not_trained]
@@ -85,12 +89,12 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         RayxaiError: Nothing could be done, or the sweep had to stop; the same call continues it.
     """
     started = time.monotonic()
-    plan, data, missing = prepare(config)
+    plan, data, missing = prepare(config, auto=auto_there)
     folder = RunFolder(run_folder(config))
     folder.check(plan)
     if any(is_untrained(pair.adapter) for pair in plan.pairs.values()):
         untrained = train_all(config, trainings_of(config), console)
-        plan, data, missing = prepare(config, untrained)
+        plan, data, missing = prepare(config, untrained, auto_there)
         folder.check(plan)
     lost = _early_failures(plan, data, missing)
     if _is_finished(folder, folder.as_cut(plan), lost):

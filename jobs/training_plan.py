@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from actors.checkpoints import last_checkpoint
 from actors.trainer import CHECKPOINTS, read_card
 from actors.training_rows import encode
 from engine.adapter_section import WantedAdapter
-from engine.config import FinetuneConfig, ModelConfig, SweepConfig
+from engine.config import ClusterConfig, FinetuneConfig, ModelConfig, SweepConfig
 from engine.errors import ConfigError
 from engine.facts import AdapterFacts, Lost, ModelFacts
 from engine.finetune_settings import training_prompt
@@ -22,6 +23,7 @@ from engine.tokens import load_tokenizer
 from engine.training import TrainingTask
 from engine.training_data import TrainingData, load_training_data
 from engine.types import Example
+from jobs.auto_precision import auto_here
 from jobs.facts import model_path
 
 SAMPLE = 64
@@ -82,7 +84,11 @@ class Training:
 
 
 def plan_trainings(
-    config: SweepConfig, facts: Mapping[str, ModelFacts], examples: Sequence[Example], store: Path
+    config: SweepConfig,
+    facts: Mapping[str, ModelFacts],
+    examples: Sequence[Example],
+    store: Path,
+    auto: Callable[[ClusterConfig], str | None] = auto_here,
 ) -> list[Training]:
     """Return the trainings of all models at hand, done or not; two may have one folder.
 
@@ -91,6 +97,8 @@ def plan_trainings(
         facts: By model key.
         examples: Of the sweep; none of their texts is trained on.
         store: The sweep's store.
+        auto: Says what precision `auto` is where trainings run, None if that isn't known; such
+            trainings stay `auto` and count as not done. Asked only if a model needs it.
 
     Raises:
         ConfigError: The prompt doesn't fit a model.
@@ -98,6 +106,7 @@ def plan_trainings(
     """
     entries = {entry.name: entry for entry in config.finetune}
     loaded: dict[str, TrainingData] = {}
+    ask = functools.cache(lambda: auto(config.cluster))
     found = []
     for model in config.models:
         for wanted in config.wanted_adapters(model):
@@ -108,6 +117,8 @@ def plan_trainings(
                 loaded[entry.name] = load_training_data(config, entry, examples)
             known = facts[model_key(model)]
             task = _task(config, entry, model, wanted, known, loaded[entry.name])
+            if task.precision == "auto":
+                task = replace(task, precision=ask() or "auto")
             name = task.fingerprint
             found.append(Training(model, wanted.name, name, store / "adapters" / name, task))
     return found
@@ -131,7 +142,7 @@ def _task(
     return TrainingTask(
         model=model_path(model),
         weights=facts.digest,
-        precision=model.precision,
+        precision=facts.quantized or model.precision,
         tokenizer=facts.tokenizer,
         max_tokens=min(entry.max_tokens or facts.max_tokens, facts.max_tokens),
         template=template,
@@ -140,6 +151,8 @@ def _task(
         entry=entry,
         seed=wanted.seed,
         options=model.options,
+        double_quant=model.double_quant or not model.in_four_bits,
+        as_stored=facts.quantized is not None,
     )
 
 

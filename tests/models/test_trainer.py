@@ -23,7 +23,9 @@ from actors.adapter_files import read_adapter
 from actors.checkpoints import COMPLETE, last_checkpoint
 from actors.label_scorer import LabelScorer
 from actors.label_trainer import LabelTrainer, Validation, validate
+from actors.loader import load_model
 from actors.lora import target_modules, with_adapter
+from actors.precision import resolve_precision
 from actors.trainer import CHECKPOINTS, PROGRESS, read_card, train_adapter, training_arguments
 from actors.training_rows import encode
 from engine.errors import ModelError
@@ -169,6 +171,13 @@ class TestTraining:
     def test_fp16_needs_a_gpu(self, make: Make, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="fp16 can't be trained on a CPU"):
             train_adapter(replace(make(), precision="fp16"), tmp_path, device="cpu")
+
+    def test_the_card_says_what_auto_was(self, make: Make, tmp_path: Path) -> None:
+        task = replace(make(epochs=0.2), precision="auto")
+        card = train_adapter(task, tmp_path, device="cpu")
+        came_to = resolve_precision("auto", "cpu")
+        assert card["model"]["precision"] == came_to
+        assert card["fingerprint"] == replace(task, precision=came_to).fingerprint
 
     @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"save_steps": 2}])
     def test_what_is_no_part_of_the_recipe_changes_nothing(
@@ -344,6 +353,31 @@ class TestQuantized:
         for name, parameter in base.named_parameters():
             if name in frozen:
                 assert torch.equal(parameter, frozen[name]), name
+
+    @pytest.mark.parametrize("double_quant", [True, False])
+    def test_the_base_is_quantized_as_its_host_quantizes_it(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double_quant: bool
+    ) -> None:
+        pytest.importorskip("bitsandbytes")
+        nested: set[bool] = set()
+
+        def load(*args: Any) -> Any:
+            made = load_model(*args)
+            # now: a CPU that lays its weights out anew takes second scales apart at its first pass
+            nested.update(
+                m.weight.quant_state.nested for m in made.modules() if hasattr(m, "quant_state")
+            )
+            return made
+
+        monkeypatch.setattr("actors.trainer.load_model", load)
+        config = sweep_of(save_tiny(tmp_path / "wide", hidden=64), rows, **LEARNS, epochs=0.2)
+        served = {"precision": "nf4", "double_quant": double_quant}
+        model = config.models[0].model_copy(update=served)
+        [task] = tasks_of(config.model_copy(update={"models": [model]}))
+        card = train_adapter(task, tmp_path / "trained")
+        assert nested == {double_quant}
+        assert card["model"]["precision"] == "nf4"
+        assert card["model"].get("double_quant", True) == double_quant
 
     @pytest.mark.parametrize("optimizer", ["adamw_8bit"])
     def test_moments_in_eight_bits(self, make: Make, tmp_path: Path, optimizer: str) -> None:

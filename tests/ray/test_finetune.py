@@ -15,9 +15,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from actors.precision import resolve_precision
 from actors.trainer import PROGRESS, read_card
 from analysis.load import RunTables
 from engine.config import parse_config
+from jobs.auto_precision import auto_here
 from jobs.finetune import finetune, train_all, trainings_of
 from jobs.sweep import run_sweep
 from tests.models.trainings import raw_sweep, save_tiny, write_rows
@@ -57,6 +59,18 @@ class TestTrainings:
         before = [(t.folder / "card.json").stat().st_mtime_ns for t in trainings]
         assert finetune(config, QUIET) == 0
         assert [(t.folder / "card.json").stat().st_mtime_ns for t in trainings] == before
+
+    def test_auto_is_asked_where_it_is_trained(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        """Ray is there already, so its machines could be others than this one."""
+        raw = sweep(model, rows, tmp_path, epochs=0.2)
+        raw["models"][0]["precision"] = "auto"
+        config = parse_config(raw)
+        assert auto_here(config.cluster) is None
+        [training] = trainings_of(config)
+        assert training.task.precision == resolve_precision("auto", "cpu")
+        assert [t.task.precision for t in trainings_of(config, auto_here)] == ["auto"]
 
     def test_one_that_fails_leaves_the_others(
         self, model: Path, rows: Path, tmp_path: Path

@@ -17,6 +17,8 @@ from transformers import LlamaConfig
 
 from actors.adapter_card import CARD
 from actors.checkpoints import STATE, folder_of, mark_complete
+from actors.loader import choose_device
+from actors.precision import resolve_precision
 from actors.trainer import CHECKPOINTS
 from engine.config import DataConfig, SweepConfig, parse_config
 from engine.data import load_examples
@@ -24,8 +26,9 @@ from engine.errors import ConfigError, ModelError
 from engine.facts import ModelFacts
 from engine.plan import build_plan, data_source
 from engine.types import Example
+from jobs.auto_precision import auto_here
 from jobs.estimate import print_plan
-from jobs.facts import facts_of
+from jobs.facts import facts_of, model_facts
 from jobs.training_plan import Training, plan_trainings, with_trained
 from tests.unit.fake_sweep import examples_of, sweep
 
@@ -111,6 +114,48 @@ def test_the_same_training_is_one_for_whoever_asks(tmp_path: Path, store: Path) 
     assert len({t.folder for t in both}) == 2
     _, other = planned(config_of(tmp_path, {"path": path, "precision": "bf16"}), store)
     assert not {t.folder for t in other} & {t.folder for t in both}
+
+
+class TestPrecision:
+    """An adapter is named by the number format that it is trained in, wherever that is."""
+
+    def trained_in(self, tmp_path: Path, auto: Any, **model: Any) -> tuple[str, str]:
+        config = config_of(tmp_path, {"path": str(folder_of_model(tmp_path)), **model})
+        facts, _ = facts_of(config)
+        training, _ = plan_trainings(config, facts, EVALUATED, tmp_path / "store", auto)
+        return training.task.precision, training.fingerprint
+
+    def test_auto_is_what_it_comes_to(self, tmp_path: Path) -> None:
+        plain = {p: self.trained_in(tmp_path, None, precision=p) for p in ("fp32", "bf16")}
+        for precision, expected in plain.items():
+            found = self.trained_in(tmp_path, lambda _, p=precision: p, precision="auto")
+            assert found == expected
+
+    def test_here_where_no_cluster_is_joined(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        here = resolve_precision("auto", choose_device("auto"))
+        assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == here
+        monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+        assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == "auto"
+
+    def test_scales_of_scales_are_part_of_a_base_in_four_bits(self, tmp_path: Path) -> None:
+        def named(**model: Any) -> str:
+            return self.trained_in(tmp_path, None, **model)[1]
+
+        assert named(precision="nf4") != named(precision="nf4", double_quant=False)
+        assert named(precision="fp32") == named(precision="fp32", double_quant=False)
+
+    def test_a_checkpoint_that_is_quantized_already_loads_as_it_is(self, tmp_path: Path) -> None:
+        file = folder_of_model(tmp_path) / "config.json"
+        method = {"quant_method": "gptq", "bits": 4}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": method}))
+        config = config_of(tmp_path, {"path": str(tmp_path / "tiny"), "precision": "auto"})
+        known = model_facts(config.models[0])
+        [training, _] = plan_trainings(config, {"tiny/auto": known}, EVALUATED, tmp_path)
+        assert training.task.precision == "gptq"
+        assert training.task.as_stored
 
 
 @pytest.mark.parametrize(
