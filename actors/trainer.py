@@ -7,11 +7,10 @@ with a card is an adapter that is done; nothing else says so.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from actors.loader import choose_device, load_model, resolve_model
 from actors.lora import CHECKPOINTING, with_adapter
 from actors.out_of_memory import is_out_of_memory
 from actors.precision import resolve_precision
+from actors.training_lock import alone
 from actors.training_rows import TrainingRow, encode
 from engine.errors import ModelError
 from engine.finetune_section import SAVE_STEPS, FinetuneConfig
@@ -30,7 +30,6 @@ from engine.training import TrainingTask
 
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
-LOCK = "lock"
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
@@ -43,25 +42,29 @@ _LOGS = 50
 
 
 def train_adapter(
-    task: TrainingTask, folder: Path, threads: int = 0, device: str = "auto"
+    task: TrainingTask,
+    folder: Path,
+    threads: int = 0,
+    device: str = "auto",
+    wait: bool = True,
 ) -> dict[str, Any]:
     """Train an adapter, or go on where an earlier call was cut off; return its card.
-
-    Another call for the same folder, in any process, is waited for; what it trained is taken.
 
     Args:
         task: What to train.
         folder: Of this training alone, named by its fingerprint.
         threads: Of torch on a CPU; 0 leaves its own choice.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        wait: Wait for another call for the same folder, in any process, and take what it trained.
 
     Raises:
         ModelError: The model can't be found, loaded or trained; the message says what to do.
+        HeldError: Another call trains it, and isn't waited for.
     """
     if task.precision == "auto":
         task = replace(task, precision=resolve_precision("auto", choose_device(device)))
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder, wait):
         if (card := read_card(folder)) is not None:
             return card
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as hosts do
@@ -98,16 +101,6 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return entry
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that is killed."""
-    import fcntl
-
-    with open(folder / LOCK, "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _train(task: TrainingTask, folder: Path, device: str) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+UNTRAINED = "untrained "
+"""Begins what stands for an adapter's digest before it is trained; its training's follows."""
+
 
 class AdapterFacts(NamedTuple):
     """An adapter that is at hand.
@@ -17,6 +20,11 @@ class AdapterFacts(NamedTuple):
 
     digest: str
     path: str
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it is still to be trained; its digest then stands for the one to come."""
+        return self.digest.startswith(UNTRAINED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,11 @@ class Pair:
     context: StepContext
     evaluation_fingerprint: str
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether its adapter is still to be trained: its fingerprint and its units will change."""
+        return self.adapter is not None and self.adapter.is_untrained
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -76,6 +81,11 @@ class Plan:
     units: tuple[Unit, ...]
     examples: tuple[Example, ...]
     explained: frozenset[str]
+
+    def of_what_is_there(self) -> Plan:
+        """Return the plan without the pairs whose adapters are still to be trained."""
+        pairs = {key: pair for key, pair in self.pairs.items() if not pair.is_untrained}
+        return replace(self, pairs=pairs, units=tuple(u for u in self.units if u.pair in pairs))
 
 
 def data_source(config: SweepConfig, data: DataConfig | None = None) -> DataSource:

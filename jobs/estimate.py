@@ -29,8 +29,8 @@ from jobs.facts import facts_of
 from jobs.family_plan import print_families
 from jobs.finetune import trainings_of
 from jobs.folders import run_folder
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare
 
 SAMPLE = 8
 """Examples of each pair that are counted; the rest is scaled up from them."""

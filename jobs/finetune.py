@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.trainer import read_card, read_progress, train_adapter
+from actors.training_lock import HeldError
 from cluster.faults import FaultKind, classify
 from cluster.resources import HOST_CPUS, lay_out
 from cluster.session import ClusterError, ray_session
@@ -38,10 +39,19 @@ POLL_SECONDS = 1.0
 
 # a worker of its own: what a training took of memory, on a GPU too, goes with it
 @ray.remote(num_cpus=HOST_CPUS, max_calls=1)
-def train_task(task: TrainingTask, folder: str, threads: int, per_node: int) -> dict[str, Any]:
-    """Train one adapter and return its card; a retry goes on at the last checkpoint."""
+def train_task(
+    task: TrainingTask, folder: str, threads: int, per_node: int, wait: bool
+) -> dict[str, Any] | str:
+    """Train one adapter; a retry goes on at the last checkpoint.
+
+    Returns:
+        Its card; or who else trains it, where that isn't to be waited for.
+    """
     share = threads or max(1, physical_cores() // per_node)
-    return train_adapter(task, Path(folder), share)
+    try:
+        return train_adapter(task, Path(folder), share, wait=wait)
+    except HeldError as error:
+        return error.holder
 
 
 def train_all(
@@ -58,6 +68,7 @@ def train_all(
         ClusterError: Ray can't be reached, or has not what is wanted.
     """
     waiting = deque({t.fingerprint: t for t in trainings if not t.is_done}.values())
+    held: set[str] = set()  # by other processes: last, so that they keep no place from the others
     failed: dict[str, str] = {}
     if not waiting:
         return failed
@@ -76,15 +87,23 @@ def train_all(
         while waiting or running:
             while waiting and len(running) < layout.hosts:
                 training = waiting.popleft()
-                console.print(f"Training {training.place}: {_extent(training)}")
+                wait = training.fingerprint in held
+                if not wait:
+                    console.print(f"Training {training.place}: {_extent(training)}")
                 place = (str(training.folder), wanted.threads or 0, layout.per_node)
-                running[remote.remote(training.task, *place)] = training
+                running[remote.remote(training.task, *place, wait)] = training
             done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for ref in done:
                 training = running.pop(ref)
                 progress.end(training.place)
                 try:
-                    console.print(f"Trained {training.place}: {_outcome(ray.get(ref))}")
+                    card = ray.get(ref)
+                    if isinstance(card, str):
+                        console.print(f"{training.place} is trained by {card}: waiting for it")
+                        held.add(training.fingerprint)
+                        waiting.append(training)
+                        continue
+                    console.print(f"Trained {training.place}: {_outcome(card)}")
                 except ray.exceptions.RayError as error:
                     fault = classify(error)
                     if fault.kind is FaultKind.ABORT:

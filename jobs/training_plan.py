@@ -15,7 +15,7 @@ from actors.training_rows import encode
 from engine.adapter_section import WantedAdapter
 from engine.config import ClusterConfig, FinetuneConfig, ModelConfig, SweepConfig
 from engine.errors import ConfigError
-from engine.facts import AdapterFacts, Lost, ModelFacts
+from engine.facts import UNTRAINED, AdapterFacts, Lost, ModelFacts
 from engine.finetune_settings import training_prompt
 from engine.labels import resolve_labels
 from engine.plan import build_template, model_key, naming
@@ -28,9 +28,6 @@ from jobs.facts import model_path
 
 SAMPLE = 64
 """Examples whose tokens are counted; the rest is scaled up from them."""
-
-
-_UNTRAINED = "untrained "
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +172,7 @@ def with_trained(
             files = read_adapter(str(training.folder))
             adapter = AdapterFacts(files.digest, str(files.folder))
         elif failed is None:
-            adapter = AdapterFacts(f"{_UNTRAINED}{training.fingerprint}", str(training.folder))
+            adapter = AdapterFacts(f"{UNTRAINED}{training.fingerprint}", str(training.folder))
         else:
             why = failed.get(training.fingerprint, "it was not trained")
             model = training.model
@@ -185,8 +182,3 @@ def with_trained(
         known = result[key]
         result[key] = replace(known, adapters={**known.adapters, training.adapter: adapter})
     return result, lost
-
-
-def is_untrained(adapter: AdapterFacts | None) -> bool:
-    """Return whether the facts stand for an adapter that is still to be trained."""
-    return adapter is not None and adapter.digest.startswith(_UNTRAINED)

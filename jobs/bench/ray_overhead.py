@@ -23,9 +23,10 @@ from engine.seeds import generator
 from engine.step import run_in_process
 from jobs.facts import host_spec
 from jobs.folders import run_folder
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
 from jobs.stages import physical_cores
-from jobs.sweep import prepare, run_sweep, run_units
+from jobs.sweep import run_sweep, run_units
 
 WORDS = (
     *("good", "bad", "not", "fun", "dull", "great", "movie", "film", "plot", "story", "actors"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from actors.loader import load_model
 from actors.lora import target_modules, with_adapter
 from actors.precision import resolve_precision
 from actors.trainer import CHECKPOINTS, PROGRESS, read_card, train_adapter, training_arguments
+from actors.training_lock import HeldError
 from actors.training_rows import encode
 from engine.errors import ModelError
 from engine.training import TrainingTask
@@ -318,6 +320,9 @@ class TestKill:
         [task] = tasks_of(sweep_of(model, rows, **entry))
         first = _start(model, rows, entry, tmp_path)
         _wait_for_step(tmp_path, 2, first)
+        with pytest.raises(HeldError) as error:
+            train_adapter(task, tmp_path, wait=False)
+        assert error.value.holder == f"process {first.pid} on {socket.gethostname()}"
         card = train_adapter(task, tmp_path)
         assert first.wait(timeout=60) == 0
         assert card["resumed_at"] is None

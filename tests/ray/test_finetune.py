@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from rich.console import Console
 
 from actors.precision import resolve_precision
 from actors.trainer import PROGRESS, read_card
+from actors.training_lock import alone
 from analysis.load import RunTables
 from engine.config import parse_config
 from jobs.auto_precision import auto_here
@@ -71,6 +74,30 @@ class TestTrainings:
         [training] = trainings_of(config)
         assert training.task.precision == resolve_precision("auto", "cpu")
         assert [t.task.precision for t in trainings_of(config, auto_here)] == ["auto"]
+
+    def test_one_that_another_process_trains_is_waited_for_last(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        config = parse_config(sweep(model, rows, tmp_path, epochs=0.2, seeds=[0, 1]))
+        first, second = trainings_of(config)
+        first.folder.mkdir(parents=True)
+        out = io.StringIO()
+
+        def release() -> None:
+            with alone(first.folder, wait=False):
+                while not second.is_done:
+                    time.sleep(0.02)
+
+        holding = threading.Thread(target=release)
+        holding.start()
+        try:
+            assert train_all(config, [first, second], Console(file=out, width=200)) == {}
+        finally:
+            holding.join()
+        said = out.getvalue()
+        assert f"t-seed0 is trained by process {os.getpid()} on " in said
+        ends = [said.index(f"Trained tiny/fp32 with {name}") for name in ("t-seed1", "t-seed0")]
+        assert ends == sorted(ends)
 
     def test_one_that_fails_leaves_the_others(
         self, model: Path, rows: Path, tmp_path: Path

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from analysis.load import RunTables
 from engine.config import parse_config
-from jobs.sweep import prepare, run_sweep
+from jobs.prepared import prepare
+from jobs.sweep import run_sweep
 from tests.unit.engine.guests.own_guests import PLACE
 from tests.unit.fake_sweep import run_all
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from engine.commits import CommitLog
 from engine.store import write_units
 from jobs.estimate import count, print_plan
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare
 from tests.unit.fake_sweep import CountingHost, examples_of, plan_of, sweep
 
 TEXTS = ["A good film, but very very dull.", "awful", "", "fun", "a plot with no end in sight"]
