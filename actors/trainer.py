@@ -2,11 +2,12 @@
 
 A training has a folder of its own. While it runs there are `checkpoints/` and `progress.json`; at
 its end `adapter_config.json`, `adapter_model.safetensors` and, written last, `card.json`. A folder
-with a card is an adapter that is done; nothing else says so.
+with a card is an adapter that is done; nothing else says so. One that is damaged is trained again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.adapter_card import CARD, make_card
-from actors.adapter_files import CONFIG, WEIGHTS
+from actors.adapter_files import CONFIG, WEIGHTS, AdapterFiles, read_adapter
 from actors.checkpoints import Checkpoint, folder_of, is_finished, last_checkpoint, remove_torn
 from actors.loader import choose_device, load_model, resolve_model
 from actors.lora import CHECKPOINTING, with_adapter
@@ -66,7 +67,9 @@ def train_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, wait):
         if (card := read_card(folder)) is not None:
-            return card
+            if trained(folder) is not None:
+                return card
+            (folder / CARD).unlink()
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as hosts do
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import torch
@@ -89,9 +92,18 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     """Return the card of a finished training, or None where it isn't finished."""
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return card
+
+
+def trained(folder: Path) -> AdapterFiles | None:
+    """Return the adapter of a finished training; None if it isn't finished, or can't be read."""
+    if read_card(folder) is None:
+        return None
+    with contextlib.suppress(ModelError):  # damaged since: it is trained again
+        return read_adapter(str(folder))
+    return None
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class ModelFacts:
 
 
 class Lost(NamedTuple):
-    """A model, or one of its adapters, that can't be had.
+    """A model, one of its adapters, or a prompt for it, that can't be had.
 
     Attributes:
         model: Its name in tables.
@@ -59,6 +59,7 @@ class Lost(NamedTuple):
         adapter: The adapter's name, or "" where it is the model.
         code: What kind of failure.
         message: What was tried, and what to do.
+        prompt: The prompt's name, where the model goes with others.
     """
 
     model: str
@@ -66,8 +67,17 @@ class Lost(NamedTuple):
     adapter: str
     code: str
     message: str
+    prompt: str = ""
 
     @property
     def place(self) -> str:
-        """Model, precision and adapter, for people."""
+        """Model, precision and adapter, for people; the message of a prompt names that."""
         return f"{self.model}/{self.precision}" + (f" with {self.adapter}" if self.adapter else "")
+
+
+def all_of(lost: Sequence[Lost]) -> str:
+    """Return one message of all; what is the same for each is said once."""
+    messages = dict.fromkeys(each.message for each in lost)
+    if len(messages) == 1:
+        return next(iter(messages))
+    return "\n".join(f"{each.place}: {each.message}" for each in lost)

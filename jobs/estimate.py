@@ -147,7 +147,7 @@ def _print_trainings(config: SweepConfig, console: Console) -> None:
     """Print what is trained before anything is explained."""
     facts, _ = facts_of(config)
     table = Table("adapter", "examples", "steps", "tokens", "time")
-    trainings = trainings_of(config, auto_here)
+    trainings, _ = trainings_of(config, auto_here)
     for training in trainings:
         tokens = training.tokens()
         # forward, and backward through frozen weights: twice the products of scoring

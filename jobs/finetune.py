@@ -24,6 +24,7 @@ from cluster.session import ClusterError, ray_session
 from engine.config import ClusterConfig, SweepConfig
 from engine.data import load_examples
 from engine.errors import ConfigError
+from engine.facts import Lost
 from engine.plan import data_source
 from engine.training import TrainingTask
 from jobs.auto_precision import auto_there
@@ -119,6 +120,8 @@ def train_all(
 
 def _extent(training: Training) -> str:
     data, step = training.task.data, training.step_done
+    if read_card(training.folder) is not None:
+        return "the adapter in the store is damaged and is trained again"
     begins = f", goes on at step {step}" if step else ""
     return f"{len(data.train)} examples, {training.steps} steps{begins}"
 
@@ -136,8 +139,8 @@ def _outcome(card: dict[str, Any]) -> str:
 
 def trainings_of(
     config: SweepConfig, auto: Callable[[ClusterConfig], str | None] = auto_there
-) -> list[Training]:
-    """Return the trainings that a sweep wants, of the models that are at hand.
+) -> tuple[list[Training], list[Lost]]:
+    """Return the trainings that a sweep wants, and models and adapters that can't be trained.
 
     Args:
         config: The sweep.
@@ -147,8 +150,16 @@ def trainings_of(
         RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
     """
     examples = load_examples(data_source(config)).examples
-    facts, _ = facts_of(config)
-    return plan_trainings(config, facts, examples, absolute(config.run.store), auto)
+    facts, missing = facts_of(config)
+    store = absolute(config.run.store)
+    trainings, unfit = plan_trainings(config, facts, examples, store, auto)
+    wanting = {
+        (model.label, model.precision)
+        for model in config.models
+        if any(wanted.finetune for wanted in config.wanted_adapters(model))
+    }
+    gone = [each for each in missing if (each.model, each.precision) in wanting]
+    return trainings, [*(each for each in gone if not each.adapter), *unfit]
 
 
 def finetune(config: SweepConfig, console: Console) -> int:
@@ -157,7 +168,11 @@ def finetune(config: SweepConfig, console: Console) -> int:
     Raises:
         RayxaiError: Nothing can be trained.
     """
-    trainings = trainings_of(config)
+    trainings, lost = trainings_of(config)
+    for each in lost:
+        console.print(f"failure: {each.place}: {each.message}", style="red", markup=False)
+    if not trainings and lost:
+        raise ConfigError("none of the adapters can be trained")
     if not trainings:
         raise ConfigError(
             "no model has an adapter `finetune: NAME` of an entry of `finetune`: there is nothing "
@@ -181,7 +196,7 @@ def finetune(config: SweepConfig, console: Console) -> int:
             str(training.folder),
         )
     console.print(table)
-    return SOME_FAILED if failed else DONE
+    return SOME_FAILED if failed or lost else DONE
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def prepare(
     data = load_examples(data_source(config))
     facts, lost = facts_of(config)
     store = absolute(config.run.store)
-    trainings = plan_trainings(config, facts, data.examples, store, auto)
+    trainings, unfit = plan_trainings(config, facts, data.examples, store, auto)
     facts, not_trained = with_trained(facts, trainings, untrained)
     plan = build_plan(config, data.examples, facts, store)
-    return plan, data, [*lost, *not_trained]
+    return plan, data, [*lost, *unfit, *not_trained, *plan.lost]

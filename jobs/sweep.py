@@ -118,7 +118,7 @@ def _finished_already(folder: RunFolder, plan: Plan, console: Console) -> Outcom
 
 def _train(config: SweepConfig, folder: RunFolder, plan: Plan, console: Console) -> dict[str, str]:
     """Train what isn't trained, on record; return why some failed, by fingerprint."""
-    trainings = trainings_of(config)
+    trainings, _ = trainings_of(config)
     folder.open(plan)
     record = [{"place": t.place, "steps": t.steps, "folder": str(t.folder)} for t in trainings]
     folder.update(status="training", trainings=record)
@@ -324,6 +324,7 @@ def _early_failures(plan: Plan, data: LoadedData, missing: Sequence[Lost]) -> Un
             "model": lost.model,
             "precision": lost.precision,
             "adapter": lost.adapter or None,
+            "prompt": lost.prompt or None,
             "stage": "model",
             "code": lost.code,
             "message": lost.message,

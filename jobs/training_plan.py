@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actors.adapter_files import read_adapter
 from actors.checkpoints import last_checkpoint
-from actors.trainer import CHECKPOINTS, read_card
+from actors.trainer import CHECKPOINTS, trained
 from actors.training_rows import encode
 from engine.adapter_section import WantedAdapter
 from engine.config import ClusterConfig, FinetuneConfig, ModelConfig, SweepConfig
-from engine.errors import ConfigError
-from engine.facts import UNTRAINED, AdapterFacts, Lost, ModelFacts
+from engine.errors import ConfigError, ModelError
+from engine.facts import UNTRAINED, AdapterFacts, Lost, ModelFacts, all_of
 from engine.finetune_settings import training_prompt
 from engine.labels import resolve_labels
-from engine.plan import build_template, model_key, naming
+from engine.plan import UNFIT, build_template, model_key, naming
 from engine.tokens import load_tokenizer
 from engine.training import TrainingTask
 from engine.training_data import TrainingData, load_training_data
@@ -56,7 +55,7 @@ class Training:
     @property
     def is_done(self) -> bool:
         """Whether the adapter is at hand, trained by whatever run."""
-        return read_card(self.folder) is not None
+        return trained(self.folder) is not None
 
     @property
     def steps(self) -> int:
@@ -86,8 +85,10 @@ def plan_trainings(
     examples: Sequence[Example],
     store: Path,
     auto: Callable[[ClusterConfig], str | None] = auto_here,
-) -> list[Training]:
-    """Return the trainings of all models at hand, done or not; two may have one folder.
+) -> tuple[list[Training], list[Lost]]:
+    """Return the trainings of all models at hand, done or not, and those that can't be.
+
+    Two trainings may have one folder.
 
     Args:
         config: The sweep.
@@ -98,13 +99,14 @@ def plan_trainings(
             trainings stay `auto` and count as not done. Asked only if a model needs it.
 
     Raises:
-        ConfigError: The prompt doesn't fit a model.
+        ConfigError: The prompts fit none of the models.
         DataError: Training data can't be read, or nothing is left of them.
     """
     entries = {entry.name: entry for entry in config.finetune}
     loaded: dict[str, TrainingData] = {}
     ask = functools.cache(lambda: auto(config.cluster))
-    found = []
+    found: list[Training] = []
+    lost: list[Lost] = []
     for model in config.models:
         for wanted in config.wanted_adapters(model):
             if wanted.finetune is None or model_key(model) not in facts:
@@ -113,12 +115,18 @@ def plan_trainings(
             if entry.name not in loaded:
                 loaded[entry.name] = load_training_data(config, entry, examples)
             known = facts[model_key(model)]
-            task = _task(config, entry, model, wanted, known, loaded[entry.name])
+            try:
+                task = _task(config, entry, model, wanted, known, loaded[entry.name])
+            except (ConfigError, ModelError) as error:
+                lost.append(Lost(model.label, model.precision, wanted.name, UNFIT, str(error)))
+                continue
             if task.precision == "auto":
                 task = replace(task, precision=ask() or "auto")
             name = task.fingerprint
             found.append(Training(model, wanted.name, name, store / "adapters" / name, task))
-    return found
+    if len({(each.model, each.precision) for each in lost}) == len(facts) and lost:
+        raise ConfigError(all_of(lost))
+    return found, lost
 
 
 def _task(
@@ -168,8 +176,7 @@ def with_trained(
     """
     result, lost = dict(facts), []
     for training in trainings:
-        if training.is_done:
-            files = read_adapter(str(training.folder))
+        if (files := trained(training.folder)) is not None:
             adapter = AdapterFacts(files.digest, str(files.folder))
         elif failed is None:
             adapter = AdapterFacts(f"{UNTRAINED}{training.fingerprint}", str(training.folder))

@@ -133,6 +133,15 @@ class TestTraining:
         monkeypatch.setattr("actors.trainer._train", None)  # a call would fail
         assert train_adapter(task, folder) == read_card(folder)
 
+    def test_what_is_damaged_is_trained_again(self, make: Make, tmp_path: Path) -> None:
+        task = make(epochs=0.2)
+        train_adapter(task, tmp_path)
+        weights = tmp_path / "adapter_model.safetensors"
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-8])
+        train_adapter(task, tmp_path)
+        assert weights.read_bytes() == whole
+
     def test_equal_seeds_give_equal_adapters(self, make: Make, tmp_path: Path) -> None:
         digests = []
         for name, seeds in (("a", [0]), ("b", [0]), ("c", [1])):

@@ -55,7 +55,7 @@ class TestTrainings:
     def test_every_seed_is_trained_once(self, model: Path, rows: Path, tmp_path: Path) -> None:
         config = parse_config(sweep(model, rows, tmp_path, epochs=4, seeds=[0, 1]))
         assert finetune(config, QUIET) == 0
-        trainings = trainings_of(config)
+        trainings = trainings_of(config)[0]
         cards = [read_card(training.folder) for training in trainings]
         assert [card["seed"] for card in cards if card] == [0, 1]
         assert all(card["validation"]["accuracy"] == 1.0 for card in cards if card)
@@ -71,15 +71,15 @@ class TestTrainings:
         raw["models"][0]["precision"] = "auto"
         config = parse_config(raw)
         assert auto_here(config.cluster) is None
-        [training] = trainings_of(config)
+        [training] = trainings_of(config)[0]
         assert training.task.precision == resolve_precision("auto", "cpu")
-        assert [t.task.precision for t in trainings_of(config, auto_here)] == ["auto"]
+        assert [t.task.precision for t in trainings_of(config, auto_here)[0]] == ["auto"]
 
     def test_one_that_another_process_trains_is_waited_for_last(
         self, model: Path, rows: Path, tmp_path: Path
     ) -> None:
         config = parse_config(sweep(model, rows, tmp_path, epochs=0.2, seeds=[0, 1]))
-        first, second = trainings_of(config)
+        first, second = trainings_of(config)[0]
         first.folder.mkdir(parents=True)
         out = io.StringIO()
 
@@ -107,7 +107,7 @@ class TestTrainings:
         raw["finetune"].append(bad)
         raw["models"][0]["adapters"].insert(0, {"finetune": "bad"})
         config = parse_config(raw)
-        trainings = {t.adapter: t for t in trainings_of(config)}
+        trainings = {t.adapter: t for t in trainings_of(config)[0]}
         failed = train_all(config, list(trainings.values()), QUIET)
         [(fingerprint, why)] = failed.items()
         assert fingerprint == trainings["bad-seed0"].fingerprint
@@ -148,7 +148,7 @@ def test_a_killed_job_goes_on_where_it_was(
     command = [sys.executable, "-m", "jobs.finetune", str(file)]
     quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process.append(subprocess.Popen(command, **quiet))
-    [training] = trainings_of(parse_config(raw))
+    [training] = trainings_of(parse_config(raw))[0]
     deadline = time.monotonic() + 200
     while training.step_done < 10:
         assert process[0].poll() is None, "it ended before it could be killed"

@@ -87,7 +87,7 @@ def test_a_run_killed_in_training_and_in_explaining(
     raw: dict[str, Any], start: Start, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    first, second = trainings_of(parse_config(raw))
+    first, second = trainings_of(parse_config(raw))[0]
     kill_when(start(), lambda: first.step_done >= 10)
     assert read_card(first.folder) is None
     said = told(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from actors.precision import resolve_precision
 from actors.trainer import CHECKPOINTS
 from engine.config import DataConfig, SweepConfig, parse_config
 from engine.data import load_examples
-from engine.errors import ConfigError, ModelError
-from engine.facts import ModelFacts
+from engine.errors import ConfigError
+from engine.facts import Lost, ModelFacts
 from engine.plan import build_plan, data_source
 from engine.types import Example
 from jobs.auto_precision import auto_here
 from jobs.estimate import print_plan
 from jobs.facts import facts_of, model_facts
+from jobs.prepared import prepare
 from jobs.training_plan import Training, plan_trainings, with_trained
 from tests.unit.fake_sweep import examples_of, sweep
 
@@ -78,7 +80,7 @@ def planned(
     config: SweepConfig, store: Path, evaluated: Sequence[Example] = EVALUATED
 ) -> tuple[dict[str, ModelFacts], list[Training]]:
     facts, _ = facts_of(config)
-    return facts, plan_trainings(config, facts, evaluated, store)
+    return facts, plan_trainings(config, facts, evaluated, store)[0]
 
 
 def finish(training: Training) -> None:
@@ -122,7 +124,7 @@ class TestPrecision:
     def trained_in(self, tmp_path: Path, auto: Any, **model: Any) -> tuple[str, str]:
         config = config_of(tmp_path, {"path": str(folder_of_model(tmp_path)), **model})
         facts, _ = facts_of(config)
-        training, _ = plan_trainings(config, facts, EVALUATED, tmp_path / "store", auto)
+        [training, _], _ = plan_trainings(config, facts, EVALUATED, tmp_path / "store", auto)
         return training.task.precision, training.fingerprint
 
     def test_auto_is_what_it_comes_to(self, tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ class TestPrecision:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": method}))
         config = config_of(tmp_path, {"path": str(tmp_path / "tiny"), "precision": "auto"})
         known = model_facts(config.models[0])
-        [training, _] = plan_trainings(config, {"tiny/auto": known}, EVALUATED, tmp_path)
+        [training, _], _ = plan_trainings(config, {"tiny/auto": known}, EVALUATED, tmp_path)
         assert training.task.precision == "gptq"
         assert training.task.as_stored
 
@@ -206,19 +208,25 @@ class TestWhatIsThere:
         facts, trainings = planned(config, store)
         finish(trainings[1])
         facts, lost = with_trained(facts, trainings, {trainings[0].fingerprint: "out of memory"})
-        assert [tuple(each) for each in lost] == [
-            ("m", "fp32", "t-seed0", "not_trained", "out of memory")
-        ]
+        assert lost == [Lost("m", "fp32", "t-seed0", "not_trained", "out of memory")]
         plan = build_plan(config, EVALUATED, facts, store)
         names = [pair.context.factors["adapter"] for pair in plan.pairs.values()]
         assert names == ["none", "t-seed1"]
 
-    def test_a_card_without_its_adapter_is_told(self, tmp_path: Path, store: Path) -> None:
+    @pytest.mark.parametrize("name", ["adapter_model.safetensors", CARD])
+    def test_what_is_damaged_is_trained_again(self, tmp_path: Path, store: Path, name: str) -> None:
         facts, trainings = planned(config_of(tmp_path), store)
-        finish(trainings[0])
-        (trainings[0].folder / "adapter_model.safetensors").unlink()
-        with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
-            with_trained(facts, trainings)
+        for training in trainings:
+            finish(training)
+        damaged = trainings[0].folder / name
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        assert [training.is_done for training in trainings] == [False, True]
+        before, lost = with_trained(facts, trainings)
+        assert [a.is_untrained for a in before["m/fp32"].adapters.values()] == [True, False]
+        assert not lost
+        after, [lost_one] = with_trained(facts, trainings, {trainings[0].fingerprint: "no room"})
+        assert list(after["m/fp32"].adapters) == ["t-seed1"]
+        assert lost_one.message == "no room"
 
     def test_where_a_training_goes_on(self, tmp_path: Path, store: Path) -> None:
         _, [training, other] = planned(config_of(tmp_path), store)
@@ -257,6 +265,37 @@ def test_the_plan_says_what_will_be_trained(tmp_path: Path, monkeypatch: Any) ->
     assert times[1].endswith("2 steps done")
     assert times[2].endswith(" s")
     assert "m|fp32|t-seed2|review" in out.getvalue()
+
+
+def test_a_prompt_that_does_not_fit_one_model_leaves_the_others(
+    tmp_path: Path, store: Path
+) -> None:
+    """The prompt is a chat, and of two models only one has a chat template."""
+    folder = folder_of_model(tmp_path)
+    chatting = tmp_path / "chatting"
+    shutil.copytree(folder, chatting)
+    kind = json.loads((chatting / "tokenizer_config.json").read_text())
+    kind["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (chatting / "tokenizer_config.json").write_text(json.dumps(kind))
+    config = config_of(tmp_path, {"path": str(folder)}, {"path": str(chatting)})
+    raw = config.model_dump(mode="json", by_alias=True)
+    raw["data"]["limit"] = 2
+    raw["run"]["store"] = str(store)
+    [prompt] = raw["prompts"]
+    del prompt["template"]
+    prompt["chat"] = [{"role": "user", "content": "{text}"}]
+    plan, _, lost = prepare(parse_config(raw))
+    assert {pair.model.label for pair in plan.pairs.values()} == {"chatting"}
+    assert len(plan.pairs) == 3
+    assert {(each.model, each.adapter, each.prompt, each.code) for each in lost} == {
+        ("tiny", "t-seed0", "", "prompt_unfit"),
+        ("tiny", "t-seed1", "", "prompt_unfit"),
+        ("tiny", "", "review", "prompt_unfit"),
+    }
+    assert all("this model has no chat template" in each.message for each in lost)
+    raw["models"] = raw["models"][:1]
+    with pytest.raises(ConfigError, match="this model has no chat template"):
+        prepare(parse_config(raw))
 
 
 def test_a_label_that_does_not_fit_the_prompt_is_refused(tmp_path: Path, store: Path) -> None:
