@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from actors.backend import AdapterBackend, Backend, HostInfo, HostStats
 from actors.memory import ScoreMemory
-from actors.requests import Group, Pending, admit, groups
+from actors.requests import Group, Pending, admit, groups, numbers_only
 
 T = TypeVar("T")
 
@@ -215,7 +215,7 @@ class AdmissionQueue:
                 part.request.fail(error)
             return
         seconds = time.perf_counter() - started
-        group.hand_out(scores, seconds)
+        group.hand_out(numbers_only(scores), seconds)
         self._count(
             sequences_computed=scores.sequences_computed,
             sequences_remembered=remembered,

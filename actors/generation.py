@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.out_of_memory import free_memory, is_out_of_memory
+from engine import not_a_number
 from engine.generations import GenerationAnswer, GenerationAsk
+
+if TYPE_CHECKING:
+    import torch
 
 
 def continue_greedily(model: Any, ask: GenerationAsk) -> GenerationAnswer:
@@ -23,7 +28,7 @@ def continue_greedily(model: Any, ask: GenerationAsk) -> GenerationAnswer:
         ask: A prompt within the model's window, with room for the continuation.
 
     Raises:
-        ValueError: It doesn't fit into memory.
+        ValueError: It doesn't fit into memory, or the logits are not a number.
     """
     import torch
 
@@ -31,9 +36,11 @@ def continue_greedily(model: Any, ask: GenerationAsk) -> GenerationAnswer:
     ids = torch.tensor([ask.ids], dtype=torch.int64, device=model.device)
     try:
         with torch.inference_mode(), _plain_settings(model, ask.max_new_tokens) as ends:
-            found = model.generate(ids, attention_mask=torch.ones_like(ids))
+            found = model.generate(
+                ids, attention_mask=torch.ones_like(ids), logits_processor=[_numbers_only]
+            )
         new = found[0, len(ask.ids) :].tolist()
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         message = str(error).splitlines()[0]
@@ -44,6 +51,13 @@ def continue_greedily(model: Any, ask: GenerationAsk) -> GenerationAnswer:
         return GenerationAnswer(tuple(kept), tokens, time.perf_counter() - started)
     free_memory()  # outside the handler, whose traceback would hold the tensors
     raise ValueError(f"generating after {len(ask.ids)} tokens ran out of memory ({message})")
+
+
+def _numbers_only(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return the logits as they are; the token of the highest means nothing among no numbers."""
+    if not bool((logits < math.inf).all()):
+        raise ValueError(not_a_number.MESSAGE)
+    return logits
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import numpy as np
 
 from actors.batching import Ids
 from actors.embedded import EmbeddedModel, EmbeddedPrompt
+from actors.out_of_memory import free_memory, is_out_of_memory
+from engine import not_a_number
 from engine.gradients import GradientAnswer, GradientAsk
 from engine.types import FloatCL, FloatL, FloatLF
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 RELATIVE_ERROR = 0.05
 """Completeness error that is good enough, as a share of |F(x) − F(baseline)| (Sundararajan et al.
 2017, section 5)."""
-
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class _Integral(NamedTuple):
@@ -60,22 +60,19 @@ class GradientRunner:
         """Return the attributions of one example to all labels.
 
         Raises:
-            ValueError: The baseline doesn't exist, no feature has a token, or one prompt doesn't
-                fit into memory.
+            ValueError: The baseline doesn't exist, no feature has a token, one prompt doesn't fit
+                into memory, or the answer is not a number.
         """
-        import torch
-
         rows = max(1, self._tokens_at_a_time // len(ask.ids))
         while True:
             try:
                 return self._run(ask, label_ids, rows)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not any(words in str(error).lower() for words in _NO_MEMORY):
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
                     raise
                 message = str(error).splitlines()[0]
             # outside the handler: its traceback would hold the tensors of the failed pass
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
             if rows == 1:
                 raise ValueError(
                     f"the gradients of a prompt of {len(ask.ids)} tokens do not fit into the "
@@ -87,10 +84,10 @@ class GradientRunner:
         started = time.perf_counter()
         moved, share_PF = tokens_of(ask.positions)
         prompt = EmbeddedPrompt(self._model, ask, label_ids, moved)
-        base, full = _values(prompt, _stack([prompt.baseline, prompt.tokens]), rows)
+        base, full = _numbers(_values(prompt, _stack([prompt.baseline, prompt.tokens]), rows))
         curve = None
         if ask.method == "gradient_x_input":
-            integral = _Integral(_gradient_x_input(prompt), 1, True)
+            integral = _Integral(_numbers(_gradient_x_input(prompt)), 1, True)
         else:
             integral = _integrate(prompt, ask, full - base, rows)
         values = integral.values @ share_PF
@@ -146,7 +143,7 @@ def _integrate(prompt: EmbeddedPrompt, ask: GradientAsk, change: FloatL, rows: i
             method="gausslegendre",
             internal_batch_size=rows,
         )
-        values = _by_label(found, prompt)
+        values = _numbers(_by_label(found, prompt))
         error = np.abs(change - values.sum(axis=1))
         converged = bool((error <= bound).all())
         if converged or steps >= ask.max_steps:
@@ -202,7 +199,7 @@ def _occlude(
             gone = [place[p] for feature in order[:cut] for p in ask.positions[feature]]
             tokens[0, gone] = 0.0
             shown.append(tokens)
-    along = _values(prompt, _stack(shown), rows).reshape(n_labels, n_parts + 1, n_labels)
+    along = _numbers(_values(prompt, _stack(shown), rows)).reshape(n_labels, n_parts + 1, n_labels)
     curve = np.stack([along[label, :, label] for label in range(n_labels)])
     values = np.zeros((n_labels, n_features))
     drops = curve[:, :-1] - curve[:, 1:]
@@ -210,6 +207,17 @@ def _occlude(
         for label in range(n_labels):
             values[label, orders[label, first:last]] = drops[label, part] / (last - first)
     return _Occlusion(values, curve[:, -1], curve)
+
+
+def _numbers(found: FloatCL) -> FloatCL:
+    """Return what was found.
+
+    Raises:
+        ValueError: Some of it is not a finite number.
+    """
+    if not np.isfinite(found).all():
+        raise ValueError(not_a_number.MESSAGE)
+    return found
 
 
 def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -39,6 +39,7 @@ from actors.self_check import (
 from engine.errors import ConfigError, ModelError
 from engine.generations import GenerationAnswer, GenerationAsk
 from engine.gradients import GradientAnswer, GradientAsk
+from engine.not_a_number import no_numbers
 from engine.ragged import Ragged
 from engine.schema import ScoreTask
 
@@ -136,6 +137,7 @@ class TransformersBackend:
         self.batch_tokens = cut_elsewhere(self.batch_tokens, self._spec.replicate)
         kept = int(self._spec.options.get("prefix_cache", PREFIXES_KEPT))
         self._vocabulary = vocabulary_size(model)
+        tolerance = tolerance_of(model)
         if self._spec.adapters:
             # before anything that keeps hold of the layers which it wraps
             self.adapters = AdapterPool(
@@ -144,9 +146,9 @@ class TransformersBackend:
                 self._spec.adapters,
                 self._adapters_kept,
                 int(self._spec.options.get("adapter_bytes", ADAPTER_BYTES)),
-                tolerance_of(model),
+                tolerance,
             )
-        self._scorer, scorer = make_scorer(model, kept)
+        self._scorer, scorer = make_scorer(model, kept, tolerance)
         # now that quantized layers have had their first pass, at which some are laid out anew, and
         # before others are put into a layout whose bytes can't be counted
         parameters, memory = model.num_parameters(), footprint(model)
@@ -156,7 +158,9 @@ class TransformersBackend:
             scorer = f"{scorer}+prepacked"
         self._takes_positions = self._scorer.takes_positions
         if self._spec.options.get("packing", True):
-            packed = packing_checked(model, self._scorer.reading, kept, self._spec.replicate)
+            packed = packing_checked(
+                model, self._scorer.reading, kept, self._spec.replicate, tolerance
+            )
             if packed is not None:
                 self._packed, self._packed_up_to = packed
                 scorer = f"packed+{self._packed.route}+{scorer}"
@@ -221,10 +225,19 @@ class TransformersBackend:
     def _packed_or_in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         assert self._packed is not None
         try:
-            return self._packed.score(batch, task.label_ids, task.by_example, task.adapter)
+            found = self._packed.score(batch, task.label_ids, task.by_example, task.adapter)
         except BackendOutOfMemoryError:
-            pass  # some prompt may still fit: there each has an answer or an error of its own
-        return self._in_buckets(batch, task)
+            found = None
+        if found is None:  # some prompt may still fit: there each has an answer or its own error
+            return self._in_buckets(batch, task)
+        spoilt = no_numbers(found.log_probs, found.log_z)
+        spoilt[list(found.errors)] = False
+        if not spoilt.any():
+            return found
+        # one that overflows spoils all it is packed with: a hidden state times 0 is no number
+        kept, again = np.flatnonzero(~spoilt), np.flatnonzero(spoilt)
+        rest = self._in_buckets(batch.take(again), task)
+        return _interleaved(_rows_of(found, kept), kept, rest, again)
 
     def _in_buckets(self, batch: SequenceBatch, task: ScoreTask) -> Scores:
         padded = partial(self._padded, task.adapter)
@@ -295,6 +308,14 @@ class TransformersBackend:
     def _switch_to(self, adapter: str) -> None:
         if self.adapters:
             self.adapters.use(adapter)
+
+
+def _rows_of(scores: Scores, rows: Rows) -> Scores:
+    """Return some rows, which have all errors and cost among them."""
+    errors = {int(np.searchsorted(rows, row)): why for row, why in scores.errors.items()}
+    return scores._replace(
+        log_probs=scores.log_probs[rows], log_z=scores.log_z[rows], errors=errors
+    )
 
 
 def _interleaved(a: Scores, rows_a: Rows, b: Scores, rows_b: Rows) -> Scores:

@@ -61,6 +61,8 @@ def attend(
         state: The piece; says what is seen.
         window: Positions further back are not seen.
     """
+    import torch
+
     n_rows, n_keys, size = len(query), len(keys), keys.shape[2]
     fold = query.shape[1] // n_keys
     if state.pruned and state.gather is not None:
@@ -72,16 +74,20 @@ def attend(
     grouped = query.view(n_queries, n_keys, fold, size)
     turn_into(grouped, turns, folded[:, :n_queries].transpose(0, 1))
     # a window moves over the prefix, each block's its own way
-    shared = state.prefix if window is None and state.prefix >= SHARED else 0
-    mask = state.mask(window, fold)[..., shared:]
+    behind_one = window is None and state.prefix >= SHARED and not state.deep
+    shared = state.prefix if behind_one else 0
     blocks = folded.view(n_keys, state.n_blocks, -1, size)
-    own_keys, own_values = state.by_block(keys, shared), state.by_block(values, shared)
-    if shared:
-        out = _behind_prefix(
-            blocks, own_keys, own_values, mask[0], keys[:, :shared], values[:, :shared]
-        )
-    else:
-        out = _blockwise(blocks, own_keys, own_values, mask)
+    found = []
+    for part in state.parts:
+        some = blocks[:, part.blocks]
+        mask = state.mask(part, window, fold)[..., shared:]
+        own_keys, own_values = part.take(keys, shared), part.take(values, shared)
+        if shared:
+            prefixes = keys[:, :shared], values[:, :shared]
+            found.append(_behind_prefix(some, own_keys, own_values, mask[0], *prefixes))
+        else:
+            found.append(_blockwise(some, own_keys, own_values, mask))
+    out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
     by_block = out.view(n_keys, state.n_blocks, state.n_places // state.n_blocks, -1)
     return state.rows_of(by_block, n_rows).flatten(1)
 
@@ -106,7 +112,8 @@ def _blockwise(
         )
     scores = torch.bmm(blocks.flatten(0, 1), keys.flatten(0, 1).mT)
     scores.view(*blocks.shape[:3], -1).add_(mask)
-    return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1))
+    out = torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1))
+    return out.view(*blocks.shape[:3], -1)
 
 
 def _behind_prefix(

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from actors.memory_need import MemoryNeed, check_fits, memory_need
 from actors.offline import OfflineStatus, offline_models
 from actors.precision import FLOATS, loading, quantized_by, silence_bitsandbytes
-from actors.quantized import keep_packed, make_packable
+from actors.quantized import (
+    count_quantized,
+    exact_linears,
+    keep_packed,
+    make_packable,
+    take_any_input,
+    unquantized,
+)
 from actors.sources import ModelSource, resolve_model, weights_digest
 from engine.errors import ModelError, TooLargeError
 
@@ -156,9 +163,10 @@ def load_model(
     # quantized layers are made while they load, and may not be moved afterwards
     extra: dict[str, Any] = {"device_map": {"": where}} if quantized else {}
     if how.quantization is not None:
+        how.quantization.llm_int8_skip_modules = unquantized(config)
         extra["quantization_config"] = how.quantization
     try:
-        with _quiet():
+        with _quiet(), exact_linears(config) if quantized else contextlib.nullcontext():
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source.location,
                 dtype=how.dtype,
@@ -182,8 +190,13 @@ def load_model(
         raise ModelError(
             f"{source.name} can't be loaded as a causal model: {_in_a_line(error)}"
         ) from error
+    if how.quantization is not None and not count_quantized(model):
+        raise ModelError(
+            f"bitsandbytes finds no layer of {source.name} to quantize: use bf16, fp16 or fp32"
+        )
     make_packable(model)
     keep_packed(model)
+    take_any_input(model)
     loaded: PreTrainedModel = model
     return loaded
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actors.precision import FOUR_BITS, check_precision, quantized_by, resolve_precision
+from actors.quantized import exact_linears
 from engine.errors import TooLargeError
 
 WORKING_BYTES = 1 << 30
@@ -71,7 +72,7 @@ def count_weights(config: Any) -> WeightCount:
     from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
-    with torch.device("meta"):
+    with torch.device("meta"), exact_linears(config):
         make: Any = AutoModelForCausalLM.from_config
         model: Any = make(config)
     head = model.get_output_embeddings()

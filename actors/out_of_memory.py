@@ -15,7 +15,7 @@ _WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of torch says that memory ran out.
 
-    A device raises an error of its own, a CPU a RuntimeError with a message.
+    A device raises torch.OutOfMemoryError, which is a RuntimeError, a CPU a plain RuntimeError.
     """
     return any(words in str(error).lower() for words in _WORDS)
 
@@ -34,11 +34,9 @@ def fitting(score: Callable[[], T]) -> T:
     Raises:
         BackendOutOfMemoryError: It ran out of memory, which is free again.
     """
-    import torch
-
     try:
         return score()
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         message = str(error).splitlines()[0]

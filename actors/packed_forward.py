@@ -30,7 +30,7 @@ from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.pruning import last_layer, pruned
 from actors.tree_attention import NAME, Layer, PieceState, register, running
 from actors.tree_mask import MaskedPiece
-from engine.packing import Piece, Trie, build_trie, piece_at, shared_prefix
+from engine.packing import Piece, Trie, block_at, build_trie, piece_at, shared_prefix
 from engine.ragged import Ragged, concatenate
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ GPU_PIECE = 16_384
 """The same on a GPU; halved where memory runs out. Not measured on a GPU."""
 
 BLOCK = 32
-"""Queries whose attention is one product. docs/performance.md has the sizes that were tried."""
+"""Queries whose attention is one product, where paths are short. docs/performance.md has the sizes
+that were tried."""
 
 LONGER = 8
 """A batch whose common beginning is so much longer than a kept one gets a prefix of its own."""
@@ -89,7 +90,7 @@ class PackedForward:
         reading: How logits are had at the nodes that are read.
         prefixes: Most shared prefixes kept; 0 computes them with every batch.
         piece: Nodes of a piece.
-        block: Queries of a block.
+        block: Queries of a block, where paths are short.
         route: How pieces go through the model.
 
     Raises:
@@ -183,11 +184,12 @@ class PackedForward:
             carried: Keys and values of the shared prefix.
             keep_all: Keep keys and values of all nodes of a trie that is a single path.
         """
-        import torch
-
         start = 0
         while start < trie.n_nodes:
-            piece = piece_at(trie, start, self.piece, self.block)
+            block = self.block
+            if self.route != "masked":
+                block = block_at(trie, start, self.piece, block)
+            piece = piece_at(trie, start, self.piece, block)
             if keep_all:
                 piece = piece._replace(carry=np.arange(piece.stop))
             first, last = np.searchsorted(wanted, [piece.start, piece.stop])
@@ -195,7 +197,7 @@ class PackedForward:
             state = self._state(piece, carried, reads, trie.prefix)
             try:
                 found = self._forward(trie, piece, state, reads, plan)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 found, reason = None, str(error).splitlines()[0]

@@ -1,4 +1,7 @@
-"""4-bit layers where bitsandbytes' own CPU kernel lacks something: shapes, a state, a derivative.
+"""Quantized layers where bitsandbytes or transformers lack something.
+
+Families whose layers are not found, inputs of some layouts; of the CPU's own 4-bit kernel some
+shapes, a state, a derivative.
 
 On CPUs with AVX512-BF16 bitsandbytes lays a layer's weights out anew at its first pass without
 gradients, and multiplies by a kernel that autograd takes for a constant: gradients of 0, and no
@@ -8,6 +11,8 @@ error. The scorer has always made such a pass before gradients are asked.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -16,6 +21,69 @@ if TYPE_CHECKING:
 
 _ROWS = 32
 """Rows of a weight that the kernel's layout takes at a time."""
+
+_BY_WEIGHT = {"mamba": ["dt_proj", "lm_head"]}
+"""Model type -> layers that stay as they are: the family multiplies by their weights itself. Naming
+any takes the place of what transformers leaves alone, which is the output matrix."""
+
+
+def unquantized(config: Any) -> list[str] | None:
+    """Return the layers that a family can't have quantized; None where transformers knows them."""
+    return _BY_WEIGHT.get(config.model_type)
+
+
+@contextmanager
+def exact_linears(config: Any) -> Iterator[None]:
+    """Let a family make its layers such that transformers finds them to be quantized.
+
+    It takes layers whose type is `Linear` itself. Falcon's is derived from it, to round before the
+    bias is added in 16 bits; all of the model would stay as it is, and without an error.
+
+    Args:
+        config: Of the model that is made within the context.
+    """
+    if config.model_type != "falcon":
+        yield
+        return
+    from torch import nn
+    from transformers.models.falcon import modeling_falcon
+
+    made: Any = modeling_falcon
+    own = made.FalconLinear
+    made.FalconLinear = nn.Linear
+    try:
+        yield
+    finally:
+        made.FalconLinear = own
+
+
+def count_quantized(model: Any) -> int:
+    """Return the number of layers that bitsandbytes quantizes."""
+    return sum(1 for module in model.modules() if _is_quantized(module))
+
+
+def _is_quantized(module: Any) -> bool:
+    return type(module).__module__.startswith("bitsandbytes")
+
+
+def take_any_input(model: Any) -> None:
+    """Let quantized layers take inputs of any dimensions and memory layout, in place.
+
+    The CPU's 4-bit kernel reads each row as if its numbers lay side by side: of an input that is
+    transposed (Falcon-Mamba's, RecurrentGemma's) it multiplies others, without an error. 8-bit
+    layers fail at inputs of four dimensions (DeepSeek-V3's).
+    """
+
+    def taking(kernel: Any) -> Any:
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = kernel(x.reshape(-1, x.shape[-1]).contiguous())
+            return y.reshape(*x.shape[:-1], y.shape[-1])
+
+        return forward
+
+    for module in model.modules():
+        if _is_quantized(module):
+            module.forward = taking(module.forward)
 
 
 def make_packable(model: Any) -> int:
@@ -72,7 +140,7 @@ def make_differentiable(model: Any) -> int:
     Returns:
         The number of 4-bit layers found.
     """
-    if not any(type(m).__module__.startswith("bitsandbytes") for m in model.modules()):
+    if not count_quantized(model):
         return 0
     import torch
     from bitsandbytes import functional

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from actors.backend import Scores, SequenceBatch
 from actors.batching import continuations
+from engine import not_a_number
 from engine.ragged import Ragged, concatenate
 from engine.schema import ScoreCost, ScoreTask, score_reply, task_of
 
@@ -105,6 +106,15 @@ class Group(NamedTuple):
             share = float(lengths[own].sum()) / total
             request.seconds += seconds * share
             request.tokens_computed += scores.tokens_computed * share
+
+
+def numbers_only(scores: Scores) -> Scores:
+    """Return scores with an error in every row whose answer is not a number."""
+    rows = np.flatnonzero(not_a_number.no_numbers(scores.log_probs, scores.log_z)).tolist()
+    if not rows:
+        return scores
+    # a row that could not be scored has no meaning but its own error
+    return scores._replace(errors=dict.fromkeys(rows, not_a_number.MESSAGE) | dict(scores.errors))
 
 
 def admit(request: pa.Table) -> Pending:

@@ -17,6 +17,7 @@ from actors.loader import model_window
 from actors.packed_forward import GPU_PIECE, MASKED_PIECE, PIECE, PackedForward, Route
 from actors.prefix_cache import PrefixCache, supports_prefixes
 from actors.prepacked import prepack
+from engine import not_a_number
 from engine.errors import ModelError
 from engine.ragged import Ragged
 
@@ -32,8 +33,10 @@ _LABELS = ((3,), (5, 7), (5, 8, 11))
 _AFTER: tuple[Ids, ...] = ((2,), (2, 3, 5, 7), (2, 3, 5, 7, 11, 13, 17, 19, 23))
 
 
-def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer, str]:
-    """Return the fastest scorer that agrees with the plain forward pass, and its name.
+def make_scorer(
+    model: PreTrainedModel, prefixes_kept: int, tolerance: float | None = None
+) -> tuple[LabelScorer, str]:
+    """Return the first scorer that agrees with the plain forward pass, and its name.
 
     Tried on a probe of three short sequences with labels of one to three tokens: the output matrix
     on gathered states (families that scale or cap their logits differ there), padded batches, and
@@ -42,17 +45,20 @@ def make_scorer(model: PreTrainedModel, prefixes_kept: int) -> tuple[LabelScorer
     Args:
         model: A loaded causal model.
         prefixes_kept: Most prefixes to keep; 0 turns their reuse off.
+        tolerance: That of the model, where it is known; see `tolerance_of`.
 
     Raises:
-        ModelError: A padded batch differs from one sequence at a time.
+        ModelError: A padded batch differs from one sequence at a time, or there is no number.
     """
     import torch
 
     probe = _probe(vocabulary_size(model))
     with torch.inference_mode():
         expected = np.array([_plain(model, sequence) for sequence in probe])
+    if np.isnan(expected).any():
+        raise ModelError(f"{type(model).__name__}: {not_a_number.MESSAGE}")
     exact = _is_exact(model)
-    tolerance = tolerance_of(model)
+    tolerance = tolerance_of(model) if tolerance is None else tolerance
     reading = _reading(model, probe, exact)
     scorer = LabelScorer(model, reading, None)
     gap = _gap(scorer.score(probe, _LABELS)[0], expected)
@@ -94,7 +100,11 @@ def prepack_checked(
 
 
 def packing_checked(
-    model: PreTrainedModel, reading: Reading, prefixes_kept: int, replicate: int = 0
+    model: PreTrainedModel,
+    reading: Reading,
+    prefixes_kept: int,
+    replicate: int = 0,
+    tolerance: float | None = None,
 ) -> tuple[PackedForward, int | None] | None:
     """Return packed scoring if it agrees with the plain forward pass, and up to which length.
 
@@ -125,7 +135,7 @@ def packing_checked(
         expected = [np.array([_plain(model, row) for row in probe]) for probe in probes]
     batches = [SequenceBatch(Ragged.of([row.ids for row in probe]), None) for probe in probes]
     piece = cut_elsewhere(PIECE if model.device.type == "cpu" else GPU_PIECE, replicate)
-    tolerance = tolerance_of(model)
+    tolerance = tolerance_of(model) if tolerance is None else tolerance
     routes: tuple[Route, ...] = ("lean", "pruned", "whole", "masked")
     for route in routes:
         try:
@@ -310,6 +320,8 @@ def _head_logits(model: PreTrainedModel, row: torch.Tensor) -> torch.Tensor | No
     if head is None or model.base_model is model:
         return None
     states = model.base_model(input_ids=row).last_hidden_state[0]
+    if states.dtype != getattr(head, "weight", states).dtype:
+        return None  # as Mamba's, whose sums stay in fp32 beside any weights
     logits: torch.Tensor = head(states).float()
     return logits
 

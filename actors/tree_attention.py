@@ -32,6 +32,44 @@ class CapturedError(Exception):
     """Ends a layer's forward pass when its keys and values are there and nothing else is wanted."""
 
 
+DEEP = 128
+"""From so many carried keys of a block on, blocks go through attention in parts of about equal
+depth."""
+
+PART_KEYS = 1 << 15
+"""Most keys of the blocks of a part, which bounds what their copies take."""
+
+
+class Part(NamedTuple):
+    """Neighbouring blocks whose attention is one call.
+
+    Attributes:
+        number: Of the part.
+        blocks: Which blocks, b of them.
+        keys: Local numbers of their keys [b, K].
+        key_nodes: As of the piece [b, 1, K].
+        key_ends: As of the piece [b, 1, K].
+        key_positions: As of the piece [b, 1, K].
+    """
+
+    number: int
+    blocks: slice
+    keys: torch.Tensor
+    key_nodes: torch.Tensor
+    key_ends: torch.Tensor
+    key_positions: torch.Tensor
+
+    def take(self, states: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        """Return keys or values [heads, carried + nodes, width] by block [heads, b, K, width].
+
+        Args:
+            states: What to take them from.
+            skip: So many of a block's keys are left out, from the shared prefix's first on.
+        """
+        keys = self.keys[:, skip:]
+        return states.index_select(1, keys.flatten()).view(len(states), *keys.shape, -1)
+
+
 class _Queries(NamedTuple):
     """Query nodes in the places of B blocks, and how rows of states become places and back.
 
@@ -40,14 +78,14 @@ class _Queries(NamedTuple):
         positions: [B, Q, 1].
         gather: The row of each place [B·Q], or None where rows stand as the places do.
         scatter: The place of each row, or None where they stand alike.
-        masks: Additive masks made so far, by window and number of heads folded into a block.
+        masks: Additive masks made so far, by part, window and number of heads folded into a block.
     """
 
     nodes: torch.Tensor
     positions: torch.Tensor
     gather: torch.Tensor | None
     scatter: torch.Tensor | None
-    masks: dict[tuple[int | None, int], torch.Tensor]
+    masks: dict[tuple[int, int | None, int], torch.Tensor]
 
 
 class PieceState:
@@ -64,6 +102,8 @@ class PieceState:
 
     Attributes:
         n_blocks: B.
+        deep: Whether blocks see more keys than fit side by side.
+        parts: All blocks, in order; one part where the piece isn't deep.
         kept: Keys and values that the next piece is given, by layer.
         capturing: Whether the layer that runs is wanted for its keys and values only.
         pruned: Whether the layer that runs is given the nodes that are read only.
@@ -91,11 +131,19 @@ class PieceState:
         self.capturing = False
         self.pruned = False
         self.n_blocks = len(piece.queries)
-        self._keys = on_device(piece.keys)
         self._carry = on_device(piece.carry)
-        self._key_nodes = on_device(piece.key_nodes)[:, None]
-        self._key_ends = on_device(piece.key_ends)[:, None]
-        self._key_positions = on_device(piece.key_positions)[:, None]
+        self.deep = int(piece.depths.max()) >= DEEP
+        self.parts = [
+            Part(
+                number,
+                blocks,
+                on_device(piece.keys[blocks][:, seen]),
+                on_device(piece.key_nodes[blocks][:, None, seen]),
+                on_device(piece.key_ends[blocks][:, None, seen]),
+                on_device(piece.key_positions[blocks][:, None, seen]),
+            )
+            for number, (blocks, seen) in enumerate(_parts(piece, prefix, self.deep))
+        ]
         n_rows, n_places = piece.stop - piece.start, piece.queries.size
         places = np.minimum(np.arange(n_places), n_rows - 1)
         self._all = _Queries(
@@ -128,33 +176,39 @@ class PieceState:
         """The row of each place [B·Q], or None where rows stand as the places do."""
         return self._queries.gather
 
-    def mask(self, window: int | None, fold: int) -> torch.Tensor:
-        """Return the additive mask [1, B, Q · fold, K] of the layer that runs.
+    def mask(self, part: Part, window: int | None, fold: int) -> torch.Tensor:
+        """Return the additive mask [1, b, Q · fold, K] of a part in the layer that runs.
 
         Args:
+            part: Of this piece.
             window: Keys this many positions back or further are not seen; None for no window.
             fold: Heads that are rows of one block.
         """
         import torch
 
         queries = self._queries
-        if (window, fold) not in queries.masks:
-            seen = (self._key_nodes <= queries.nodes) & (queries.nodes < self._key_ends)
+        key = (part.number, window, fold)
+        if key not in queries.masks:
+            nodes = queries.nodes[part.blocks]
+            seen = (part.key_nodes <= nodes) & (nodes < part.key_ends)
             if window is not None:
-                seen &= queries.positions - self._key_positions < window
+                seen &= queries.positions[part.blocks] - part.key_positions < window
             mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
             mask.masked_fill_(~seen, torch.finfo(self._dtype).min)
-            queries.masks[window, fold] = mask.repeat_interleave(fold, dim=1)[None]
-        return queries.masks[window, fold]
+            queries.masks[key] = mask.repeat_interleave(fold, dim=1)[None]
+        return queries.masks[key]
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Layer:
-        """Return keys and values of the blocks [heads, B, K, width]; keep those of later pieces.
+        """Return keys and values of all that is seen; keep those of later pieces.
 
         Args:
             layer: Index of the layer.
             key: [heads, nodes, width]; of the read nodes only, and not looked at, where the layer
                 is pruned.
             value: As `key`.
+
+        Returns:
+            Of the carried nodes and the piece's own [heads, carried + nodes, width].
         """
         import torch
 
@@ -165,11 +219,10 @@ class PieceState:
             key = torch.cat([before[0], key], dim=1)
             value = torch.cat([before[1], value], dim=1)
         self.carry(layer, key, value)
-        blocks = self.by_block(key), self.by_block(value)
         if self.capturing:
-            self._captured[layer] = blocks
+            self._captured[layer] = key, value
             raise CapturedError
-        return blocks
+        return key, value
 
     def carried(self, layer: int) -> Layer | None:
         """Return a layer's keys and values of the shared prefix and the carried path, if any."""
@@ -189,16 +242,6 @@ class PieceState:
                 value.index_select(1, self._carry),
             )
 
-    def by_block(self, states: torch.Tensor, skip: int = 0) -> torch.Tensor:
-        """Return keys or values [heads, carried + nodes, width] by block [heads, B, K, width].
-
-        Args:
-            states: What to take them from.
-            skip: So many of a block's keys are left out, from the shared prefix's first on.
-        """
-        keys = self._keys[:, skip:]
-        return states.index_select(1, keys.flatten()).view(len(states), *keys.shape, -1)
-
     def blocks_of(self, query: torch.Tensor) -> torch.Tensor:
         """Return queries [heads, rows, width] by block [heads, B, Q, width]."""
         if self._queries.gather is not None:
@@ -211,6 +254,25 @@ class PieceState:
         if self._queries.scatter is not None:
             flat = flat.index_select(1, self._queries.scatter)
         return flat[:, :n_rows].transpose(0, 1)
+
+
+def _parts(piece: Piece, prefix: int, deep: bool) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
+    """Yield runs of blocks and the columns of the keys they see, without most of the padding."""
+    n_blocks, n_keys = piece.keys.shape
+    own = np.arange(n_keys - piece.queries.shape[1], n_keys)
+    if not deep:
+        yield slice(0, n_blocks), np.arange(n_keys)
+        return
+    start = deepest = taken = 0
+    for number, depth in enumerate(piece.depths.tolist()):
+        most, count = max(deepest, depth), number + 1 - start
+        keys = count * (most + prefix + len(own))
+        # a quarter more than all see is let pass: a call has its price, too
+        if number > start and (keys > PART_KEYS or count * most > 1.25 * (taken + depth)):
+            yield slice(start, number), np.concatenate([np.arange(prefix + deepest), own])
+            start, most, taken = number, depth, 0
+        deepest, taken = most, taken + depth
+    yield slice(start, n_blocks), np.concatenate([np.arange(prefix + deepest), own])
 
 
 def _places_of_reads(piece: Piece, reads: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
@@ -289,16 +351,21 @@ def attend(
     # the queries of all heads that share keys are rows of one product
     folded = by_block.view(n_keys, fold, n_blocks, width, size).permute(0, 2, 3, 1, 4)
     folded = folded.reshape(n_keys, n_blocks, width * fold, size)
-    mask = state.mask(sliding_window, fold)
-    if softcap is None:
-        out = functional.scaled_dot_product_attention(
-            folded, keys, values, attn_mask=mask, scale=scaling
-        )
-    else:
-        scale = size**-0.5 if scaling is None else scaling
-        scores = folded @ keys.transpose(2, 3) * scale
-        scores = torch.tanh(scores / softcap) * softcap + mask
-        out = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
+    found = []
+    for part in state.parts:
+        some, own_keys, own_values = folded[:, part.blocks], part.take(keys), part.take(values)
+        mask = state.mask(part, sliding_window, fold)
+        if softcap is None:
+            out = functional.scaled_dot_product_attention(
+                some, own_keys, own_values, attn_mask=mask, scale=scaling
+            )
+        else:
+            scale = size**-0.5 if scaling is None else scaling
+            scores = some @ own_keys.transpose(2, 3) * scale
+            scores = torch.tanh(scores / softcap) * softcap + mask
+            out = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ own_values
+        found.append(out)
+    out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
     out = out.view(n_keys, n_blocks, width, fold, -1).permute(0, 3, 1, 2, 4)
     out = out.reshape(n_heads, n_blocks, width, -1)
     return state.rows_of(out, n_rows)[None], None

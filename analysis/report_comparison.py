@@ -17,6 +17,7 @@ from analysis.comparison_words import (
 from analysis.report_parts import Cell, Grid, cell_of, number, words_of
 from analysis.select import Row, Tables, rows_of, title_of, varying
 from analysis.shift import BELOW, BEYOND, WITHIN
+from analysis.shift_examples import ANSWERS
 from engine.adapter_section import BASE
 from engine.schema import FACTORS, GAME
 
@@ -145,6 +146,10 @@ def _movement(accuracy: Mapping[tuple[Any, ...], Row], cells: _Cells) -> _Named:
     for metric, quantity in _SHIFT:
         name = title_of(metric) + (", difference" if quantity == "difference" else "")
         found[name] = _cell(cells.get((metric, quantity)), signed=quantity == "difference")
+    for metric in ANSWERS:
+        known = cells.get((metric, "between"))
+        if known is not None and known["value"] is not None:
+            found[title_of(metric)] = _cell(known)
     refused = f"{row['n_refused']} refused" if row["n_refused"] else ""
     n = max(each["n"] + each["n_undefined"] for each in cells.values())
     found["Examples"] = Cell(number(int(n)), refused)

@@ -20,11 +20,12 @@ from analysis.bootstrap import (
     estimates,
     group_codes,
     mean,
+    median,
 )
 from analysis.comparison import COMPARISON_COLUMNS
 from analysis.context import MIN_GROUPS, TOO_FEW
 from analysis.levels import NOISE, Comparison, Kind, family_of
-from analysis.shift_examples import EXPLAINED_COLUMNS, SIDES, Shift
+from analysis.shift_examples import ANSWERS, EXPLAINED_COLUMNS, SIDES, Shift
 from analysis.tidy import FACTOR_COLUMNS, Columns, Row, measure, table
 from engine.metrics.paired import EFFECT_SIZES, effect_sizes
 from engine.metrics.shift import BETWEEN, LEVEL
@@ -52,7 +53,8 @@ def attribution_shift_table(found: Sequence[Shift]) -> pl.DataFrame:
     """Return means over examples of the statistics of `engine.metrics.shift`, with intervals.
 
     `n` examples have a defined value; `n_undefined` were compared without one; `n_refused` could
-    not be compared. `mass_ratio` is a geometric mean. Rows `minus_explainer_seed`,
+    not be compared. `mass_ratio` is a geometric mean, `answer_correlation` and `control_gain` are
+    medians. Rows `minus_explainer_seed`,
     `minus_training_seed` and `minus_replicate` are mean differences to the noise of that kind on
     the same examples, below 0 where the levels are less alike than noise makes them (above 0 for
     sign flips), with a `verdict`.
@@ -92,6 +94,8 @@ def _rows(shift: Shift, noise: _Noise) -> Iterator[Row]:
             if metric in (*ALIKE, *LESS_ALIKE):
                 over = mean(values - _numbers(frame, metric), codes, key)
                 yield row(metric, f"minus_{kind}", over, _verdict(metric, over))
+    for metric in ANSWERS:
+        yield row(metric, "between", median(_numbers(compared, metric), codes, key))
     for metric in LEVEL:
         a, b = (_numbers(compared, f"{metric}_{side}") for side in SIDES)
         for quantity, estimate in _paired(a, b, codes, key):

@@ -27,6 +27,8 @@ EXPLAINED_COLUMNS: Columns = {**GAME_COLUMNS, "other_explainer": pl.String}
 SIDES = ("reference", "other")
 STATISTICS = (*BETWEEN, *(f"{name}_{side}" for name in LEVEL for side in SIDES))
 """Columns of statistics, in order."""
+ANSWERS = ("answer_correlation", "control_gain")
+"""Columns that `analysis.answers` fills, null without the store."""
 EXAMPLE_COLUMNS: Columns = {
     "example": pl.String,
     "group": pl.String,
@@ -34,7 +36,7 @@ EXAMPLE_COLUMNS: Columns = {
     "n_features": pl.Int32,
     "same_prediction": pl.Boolean,
     "refused": pl.String,
-    **dict.fromkeys(STATISTICS, pl.Float64),
+    **dict.fromkeys((*STATISTICS, *ANSWERS), pl.Float64),
 }
 REFUSED = {
     "missing": "one side has no explanation",
@@ -191,6 +193,7 @@ def _compare(
         same_prediction="same_prediction",
         refused="refused",
     ).join(statistics, on="example", how="left", maintain_order="left")
+    both = both.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ANSWERS)
     columns = [pl.col(name).cast(kind) for name, kind in EXAMPLE_COLUMNS.items()]
     return both.select(columns)
 

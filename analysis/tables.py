@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.agreement import agreement_table
+from analysis.answers import StoredAnswers, with_correlations
 from analysis.comparison import comparison_table
 from analysis.complexity import complexity_table
 from analysis.context import Context
@@ -31,21 +32,24 @@ def build_tables(
     run: RunTables,
     config: SweepConfig | None = None,
     hosts: Mapping[str, Mapping[str, Any]] | None = None,
+    answers: StoredAnswers | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Return the tables by name.
 
     Each ends with the columns of `engine.schema.TIDY`, but for `shift_examples`, which has a row
     an example. Rows and their values depend on the run's rows alone, not on how it was divided or
-    on the number of threads. A table without anything to measure is empty, with its columns.
+    on the number of threads; only `answer_correlation` and `control_gain` need the store, and are
+    undefined without. A table without anything to measure is empty, with its columns.
 
     Args:
         run: The committed rows.
         config: The run's configuration, for what is compared with what
             (`analysis.levels.comparisons`).
         hosts: What run.json notes of the hosts, for the costs that are no example's.
+        answers: What the store has of the run.
     """
     compared = comparisons(levels(run.predictions), config)
-    found = shifts(run, compared)
+    found = with_correlations(shifts(run, compared), run, answers)
     context = Context.of(run.predictions)
     performance, cost = performance_table(run), cost_table(run, hosts)
     faithfulness = faithfulness_table(run, context)

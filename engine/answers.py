@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from engine.generations import Generations
 from engine.gradients import Gradients
+from engine.not_a_number import no_numbers
 from engine.pool import CoalitionPool, keys, pack, unpack
 from engine.ragged import one_chunk
 from engine.seeds import digest
@@ -164,6 +165,8 @@ class Answers:
     ) -> None:
         """Add rows of the store that belong to these examples and were computed alike.
 
+        What is not a number counts as not stored.
+
         Args:
             rows: A table of `engine.schema.EVALUATIONS`.
             numerics: Of the host.
@@ -184,9 +187,10 @@ class Answers:
         ):
             count, n_features = coalitions.shape
             values = np.column_stack([log_probs.reshape(count, -1), log_z, tokens])
+            known = ~no_numbers(values[:, :-2], values[:, -2])
             key = (example, space.removesuffix(suffix))
             pool = self.pool(*key, n_features)
-            pool.tell(coalitions, values)
+            pool.tell(coalitions[known], values[known])
             self.from_store[key] = len(pool)
 
     def stored(self, example: str, space: str) -> int:

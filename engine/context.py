@@ -12,7 +12,7 @@ from typing import Any
 from engine.commits import CommittedPart
 from engine.errors import ExampleError
 from engine.prompts import LabelSet, PromptTemplate
-from engine.seeds import digest
+from engine.seeds import derive, digest
 from engine.target import Normaliser
 from engine.types import Example, FeatureKind, OperatorName, Target
 
@@ -56,6 +56,18 @@ class ExplainerTask:
     def space(self) -> tuple[str, str]:
         """What explainers must have in common to share coalitions: features and operator."""
         return self.feature_space, self.operator_name
+
+    def coalition_seed(self, example: str, space: str) -> int:
+        """Return the seed of its draws for an example; a compat profile takes its own as it is.
+
+        Args:
+            example: Digest of those input texts of the example that the prompt shows.
+            space: Key of its features and operator.
+        """
+        if self.compat:
+            return self.seed % 2**32
+        purpose = ("pool",) if self.pooled else ("explainer", self.name)
+        return derive(*purpose, self.seed, example, space) % 2**32
 
     @property
     def method(self) -> str:

@@ -17,6 +17,7 @@ from engine.data import example_key
 from engine.errors import ExampleError
 from engine.generations import GenerationAsk, Generations
 from engine.labels import LabelSet, why_joined
+from engine.not_a_number import failure_code
 from engine.prompts import PromptTemplate
 from engine.target import LOG_FLOOR
 from engine.tokens import Tokenizer
@@ -36,8 +37,8 @@ def continued(
 
     Raises:
         ExampleError: `empty_continuation`, `long_continuation`, `joined_continuation`: there is
-            none that could be explained. `not_generated`: the host could not generate.
-            `missing_field`, `prompt_too_long`.
+            none that could be explained. `not_generated`, `not_a_number`: the host could not
+            generate. `missing_field`, `prompt_too_long`.
     """
     task = context.generation
     assert task is not None
@@ -47,7 +48,7 @@ def continued(
     else:
         key = example_key(example.fields)
         if (error := generations.error(key)) is not None:
-            raise ExampleError("not_generated", error)
+            raise ExampleError(failure_code(error, "not_generated"), error)
         answer = generations.get(key)
         if answer is None:
             text = context.template.render(example.fields)

@@ -18,6 +18,9 @@ from engine.explainers.base import Explainer
 from engine.pool import CoalitionPool
 from engine.types import Attribution, BoolCF, FloatCL, FloatL
 
+MOST_GAIN = 1e6
+"""Beyond that two models' answers in single precision are told apart by their rounding."""
+
 
 class Controlled(NamedTuple):
     """An attribution with another model's evaluations as control variate.
@@ -52,7 +55,7 @@ def with_control(
     """
     coalitions = explainer.ask(CoalitionPool(of_b.n_features))
     b_CL, a_CL = of_b.lookup(coalitions), of_a.lookup(coalitions)
-    slope, correlation = _regress(_unexplained(coalitions, b_CL), _unexplained(coalitions, a_CL))
+    slope, correlation = _regress(unexplained(coalitions, b_CL), unexplained(coalitions, a_CL))
     difference = CoalitionPool(of_b.n_features)
     difference.tell(coalitions, b_CL - slope * a_CL)
     found = explainer.fit(difference)
@@ -75,7 +78,26 @@ def with_control(
     return Controlled(attribution, slope, correlation)
 
 
-def _unexplained(coalitions: BoolCF, values_CL: FloatCL) -> FloatCL:
+def answer_correlation(b_CL: FloatCL, a_CL: FloatCL) -> FloatL:
+    """Return ρ of each label [L] between what a linear game leaves of two models' answers.
+
+    Args:
+        b_CL: From `unexplained`.
+        a_CL: Of the other model, over the same coalitions.
+    """
+    return _regress(b_CL, a_CL)[1]
+
+
+def control_gain(correlation: FloatL) -> FloatL:
+    """Return 1 / (1 − ρ²): how many times fewer evaluations of the second model do.
+
+    With so many fewer, beside the first model's many, its sampling error is what its own
+    evaluations alone would leave; at most `MOST_GAIN`.
+    """
+    return np.asarray(1 / np.maximum(1 - correlation**2, 1 / MOST_GAIN))
+
+
+def unexplained(coalitions: BoolCF, values_CL: FloatCL) -> FloatCL:
     """Return what a linear game leaves of the values: that alone varies with the coalitions drawn.
 
     Where the coalitions are so few that it leaves nothing, the centred values.

@@ -11,6 +11,7 @@ from engine.context import ExplainerTask
 from engine.errors import ExampleError
 from engine.explainers.gradients import GradientMethod, nothing_to_explain
 from engine.gradients import GradientAnswer, gradient_key
+from engine.not_a_number import failure_code
 from engine.types import FloatCL
 
 if TYPE_CHECKING:
@@ -28,18 +29,29 @@ def explain_by_gradients(
     """Replay one gradient explainer of an example.
 
     Args:
-        session: Gets the row to ask, or the explanation's rows.
+        session: Gets the row to ask, or what will add the explanation's rows.
         task: The explainer.
         method: What `task` names.
         space: Of its features, and of the operator that its metrics remove them with.
         raw: Scores of the full prompt, or None while they are not there.
 
     Raises:
-        ExampleError: `no_gradients`: the host could not answer.
+        ExampleError: `no_gradients`, `not_a_number`: the host could not answer.
     """
     answer = _answer(session, task, method, space) if space.n_features else None
     if raw is None or (answer is None and space.n_features):
         return
+    session.ready.append((task, lambda: _report(session, task, method, space, raw, answer)))
+
+
+def _report(
+    session: Session,
+    task: ExplainerTask,
+    method: GradientMethod,
+    space: Space,
+    raw: FloatCL,
+    answer: GradientAnswer | None,
+) -> None:
     label = session._class(task, raw)
     if answer is None:
         value_L = session._value(raw[None], task)[0]
@@ -61,7 +73,7 @@ def _answer(
     known = session.answers.gradients
     error = known.error(key)
     if error is not None:
-        raise ExampleError("no_gradients", error)
+        raise ExampleError(failure_code(error, "no_gradients"), error)
     answer = known.get(key)
     if answer is None:
         shift = session.calibration

@@ -28,6 +28,9 @@ from engine.ragged import Ragged
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+LARGEST_BLOCK = 512
+"""Most queries of a block, however long the paths are."""
+
 
 class Trie(NamedTuple):
     """The distinct prefixes of S sequences, behind a prefix that all of them share.
@@ -241,6 +244,8 @@ class Piece(NamedTuple):
         key_positions: Positions of the keys [B, K].
         carry: Local numbers of what the next piece is given: the shared prefix, then the root path
             of its first node. Empty where no piece follows.
+        depths: Keys of each block between the shared prefix and its own nodes [B]; what follows up
+            to the last Q columns is padding.
     """
 
     start: int
@@ -252,6 +257,7 @@ class Piece(NamedTuple):
     query_positions: npt.NDArray[np.int32]
     key_positions: npt.NDArray[np.int32]
     carry: Ints
+    depths: Ints
 
 
 def cut(trie: Trie, size: int, block: int) -> Iterator[Piece]:
@@ -278,6 +284,25 @@ def piece_at(trie: Trie, start: int, size: int, block: int) -> Piece:
     if size < 1 or block < 1:
         raise ValueError(f"pieces and blocks need at least one node, got {size} and {block}")
     return _piece(trie, start, min(start + size, trie.n_nodes), block)
+
+
+def block_at(trie: Trie, start: int, size: int, least: int) -> int:
+    """Return how many queries a block of the piece at `start` should have.
+
+    A block sees the root path of its first node: with queries as many as half that path is long,
+    or more, keys are taken a few times each and not once for every few queries.
+
+    Args:
+        trie: N nodes.
+        start: First node of the piece.
+        size: Most nodes of it, and of a block.
+        least: Queries of a block where paths are short.
+    """
+    depth = trie.positions[start : start + size].mean() - trie.prefix
+    block = least
+    while 2 * block <= min(depth, size, LARGEST_BLOCK):
+        block *= 2
+    return block
 
 
 def _piece(trie: Trie, start: int, stop: int, block: int) -> Piece:
@@ -313,6 +338,7 @@ def _piece(trie: Trie, start: int, stop: int, block: int) -> Piece:
             [np.broadcast_to(np.arange(trie.prefix), front), trie.positions[behind]], axis=1
         ).astype(np.int32),
         carry,
+        depths,
     )
 
 

@@ -296,7 +296,7 @@ def _pair(
         max_tokens=facts.max_tokens - max((len(ids) for ids in labels.token_ids), default=1) + 1,
         normaliser=prompt.normaliser,
         content_free=tuple(prompt.content_free) if prompt.calibration == "contextual" else (),
-        explainers=_explainers(config),
+        explainers=explainer_tasks(config),
         faithfulness=FaithfulnessTask(tuple(plan.fractions), plan.random_orders, plan.curve_points)
         if plan.faithfulness
         else None,
@@ -310,7 +310,12 @@ def _pair(
     return Pair(key, model, facts.digest, adapter, context, fingerprint)
 
 
-def _explainers(config: SweepConfig) -> tuple[ExplainerTask, ...]:
+def explainer_tasks(config: SweepConfig) -> tuple[ExplainerTask, ...]:
+    """Return the explainers of a sweep, resolved, in the order of the configuration.
+
+    Raises:
+        ConfigError: A guest isn't there, or has no such parameter.
+    """
     for explainer in config.explainers:
         if is_guest(explainer.name):
             check_parameters(explainer.name, explainer.params)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.context import MOST_TOKENS, GenerationTask
+from engine.prompts import slot_names
 
 NEW_TOKENS = 16
 
@@ -99,6 +100,12 @@ class PromptConfig(Section):
         if self.continuation is not None and self.max_new_tokens is not None:
             raise ValueError("`max_new_tokens` is of the model's own continuation, not a given one")
         return self
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The inputs that the prompt shows."""
+        texts = [self.template or "", *[message["content"] for message in self.chat or []]]
+        return frozenset().union(*map(slot_names, texts))
 
     @property
     def generation(self) -> GenerationTask | None:

@@ -127,6 +127,15 @@ def parse_template(
     return PromptTemplate(_pieces(text, known), add_special_tokens)
 
 
+def slot_names(text: str) -> frozenset[str]:
+    """Return the fields that a template's text has slots for; see `parse_template`.
+
+    Raises:
+        ConfigError: A slot is malformed.
+    """
+    return frozenset(piece.name for piece in _pieces(text, None) if isinstance(piece, Slot))
+
+
 def few_shot(
     template: PromptTemplate,
     examples: Sequence[tuple[Mapping[str, str], str]],

@@ -1,8 +1,9 @@
 """One example of a unit, replayed: what it still has to ask, or all its result rows.
 
-A session holds no state of its own between steps. Each step builds it anew, lets every consumer
-(the prediction, the explainers, their metrics) ask from the pools of known answers, and either
-collects what is missing or finishes.
+A session holds no state of its own between steps. Each step builds it anew and lets the prediction
+and the explainers ask from the pools of known answers. Once none of a unit's misses anything, they
+are fitted, and their metrics ask or finish: so an explainer is fitted in the last two steps of its
+unit, however many calls another one takes.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from engine.explainers import GradientMethod, build, build_method
 from engine.features import LIME_SPLIT, split_features
 from engine.gradient_session import explain_by_gradients
 from engine.gradients import GradientAsk
+from engine.guard import Guard
 from engine.guests.names import is_guest
 from engine.guests.run import explain_guest
 from engine.guests.texts import TextSpace
 from engine.masking import MaskedOn, Masker, Operator, masked_on
 from engine.metrics.faithfulness import Baseline, Faithfulness
+from engine.not_a_number import failure_code
+from engine.perturbation_session import explain_by_coalitions
 from engine.pool import CoalitionPool
 from engine.rows import attribution_row, continuation_row, prediction_row
 from engine.seeds import derive
@@ -50,6 +54,11 @@ class Session:
         tokenizer: The pair's tokenizer.
         answers: All answers so far.
         calibration: Log-probabilities to subtract [L], or None.
+
+    Attributes:
+        key: Digest of the example's input texts: what answers are known by.
+        drawn_by: Digest of those that the prompt shows, which coalitions are drawn by: neither a
+            given continuation nor a column that nothing reads draws others.
     """
 
     example: Example
@@ -58,6 +67,7 @@ class Session:
     answers: Answers
     calibration: FloatCL | None = None
     key: str = ""
+    drawn_by: str = ""
     spaces: dict[tuple[str, str, bool], Space] = field(default_factory=dict)
     space_of_task: dict[tuple[str, bool, str], Space] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
@@ -68,17 +78,34 @@ class Session:
     failures: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, Usage] = field(default_factory=dict)
     seen: dict[str, CoalitionPool] = field(default_factory=dict)
+    ready: list[tuple[ExplainerTask, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.key = example_key(self.example.fields)
+        fields, shown = self.example.fields, self.context.template.variables
+        self.key = example_key(fields)
+        self.drawn_by = example_key({name: fields[name] for name in shown if name in fields})
 
     def run(self) -> list[Ask]:
-        """Replay the example; return what is missing, nothing if all its rows are there."""
+        """Replay what is asked before any fit; return what is missing, nothing if all is there."""
         with self._guard("score", None):
             space = self._space("", (), Operator("delete"), "text")
             known = self._need(PREDICTION, space, space.full)
             self._explain_all(known)
         return self.asks
+
+    @property
+    def asking(self) -> bool:
+        """Whether something is missing."""
+        return bool(self.asks or self.gradient_asks)
+
+    def finish(self) -> None:
+        """Add the explainers' rows and those of their metrics, or ask what these miss.
+
+        After a `run` that missed nothing.
+        """
+        for task, report in self.ready:
+            with self._guard("explain", task.label):
+                report()
 
     def _explain_all(self, scores: CoalitionPool | None) -> None:
         raw = None
@@ -101,19 +128,7 @@ class Session:
         if isinstance(explainer, GradientMethod):
             explain_by_gradients(self, task, explainer, space, raw)
             return
-        pool = self._pool(space, lambda v: self._value(v, task))
-        missing = explainer.ask(pool)
-        if len(missing):
-            self._ask(task.label, space, missing)
-        elif raw is not None:
-            attribution = explainer.fit(pool)
-            used = explainer.used(pool)
-            self._use(task.label, space, used, time.perf_counter() - started)
-            label = self._class(task, raw)
-            full = self._need(task.label, space, space.full)
-            if full is not None:
-                value = float(self._value(full.lookup(space.full), task)[0, label])
-                self._report(task, space, attribution, label, value)
+        explain_by_coalitions(self, task, explainer, space, raw, started)
 
     def _report(
         self,
@@ -134,7 +149,7 @@ class Session:
             return
         started = time.perf_counter()
         plan = self.context.faithfulness
-        seed = derive("random_orders", self.context.seed, self.key, space.key)
+        seed = derive("random_orders", self.context.seed, self.drawn_by, space.key)
         baseline = self._baseline(task, space)
         metric = Faithfulness(plan.fractions, plan.random_orders, plan.curve_points, seed, baseline)
         ranking = attribution.values[label]
@@ -160,14 +175,16 @@ class Session:
             )
 
     def _seed(self, task: ExplainerTask, space: Space) -> int:
-        if task.compat:
-            return task.seed % 2**32
-        purpose = ("pool",) if task.pooled else ("explainer", task.name)
-        return derive(*purpose, task.seed, self.key, space.key) % 2**32
+        return task.coalition_seed(self.drawn_by, space.key)
 
     def _baseline(self, task: ExplainerTask, space: Space) -> Baseline | None:
         """Return the pool of the task's space that its metrics find, if there is one."""
-        pooled = [t for t in self.context.explainers if t.pooled and t.space == task.space]
+        # a guest's features may have our names and be others: then it has another pool
+        pooled = [
+            t
+            for t in self.context.explainers
+            if t.pooled and t.space == task.space and self._space_of(t).key == space.key
+        ]
         seeds = {t.seed: self._seed(t, space) for t in pooled[:1]}
         samples = [
             build(t.name, **t.params).pool_samples(space.n_features)
@@ -292,7 +309,7 @@ class Session:
     def _ask(self, consumer: str, space: Space | TextSpace, coalitions: BoolCF) -> None:
         error = self.answers.error(self.key, space.key, coalitions)
         if error is not None:
-            raise ExampleError("not_scored", error)
+            raise ExampleError(failure_code(error, "not_scored"), error)
         masked = space.masker.apply(coalitions)
         self.asks.append(Ask(consumer, space, coalitions, masked))
 
@@ -326,36 +343,9 @@ class Session:
             "class_name": self.context.names[label],
         }
 
-    def _guard(self, stage: str, explainer: str | None) -> _Guard:
-        return _Guard(self, stage, explainer)
-
-
-class _Guard:
-    """Turns an ExampleError of one consumer into a failure row; the others go on."""
-
-    def __init__(self, session: Session, stage: str, explainer: str | None) -> None:
-        self.session = session
-        self.stage = stage
-        self.explainer = explainer
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, ExampleError):
-            return False
-        session = self.session
-        session.failures.append(
-            {
-                **session.context.factors,
-                "example": session.example.id,
-                "explainer": self.explainer,
-                "stage": self.stage,
-                "code": error.code,
-                "message": str(error),
-            }
-        )
-        return True
+    def _guard(self, stage: str, explainer: str | None) -> Guard:
+        about = {**self.context.factors, "example": self.example.id}
+        return Guard(self.failures, about, stage, explainer)
 
 
 def sessions(
@@ -365,8 +355,11 @@ def sessions(
     answers: Answers,
     calibration: FloatCL | None,
 ) -> list[Session]:
-    """Return a replayed session of every example."""
+    """Return a replayed session of every example, finished if none of them misses anything."""
     made = [Session(e, context, tokenizer, answers, calibration) for e in examples]
     for session in made:
         session.run()
+    if not any(session.asking for session in made):
+        for session in made:
+            session.finish()
     return made

@@ -122,11 +122,11 @@ def step(
         message = f"content-free text of the calibration: {broken[0]['message']}"
         return StepOutput(None, None, failed_unit(context, unit, attempt, "calibration", message))
     calibration = _calibration(blanks)
-    asking = [s for s in blanks if s.asks]
+    asking = [s for s in blanks if s.asking]
     replayed: list[Session] = []
     if not asking:
         replayed = sessions(unit.examples, context, tokenizer, answers, calibration)
-        asking = [s for s in replayed if s.asks or s.gradient_asks]
+        asking = [s for s in replayed if s.asking]
     if asking:
         request, lookups = _request(context, asking)
         asks = [ask for session in asking for ask in session.gradient_asks]

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
+from analysis.answers import StoredAnswers
 from analysis.figures import write_figures
 from analysis.load import RunTables
 from analysis.report import ReportInput, write_report
@@ -19,6 +20,7 @@ from engine.adapter_section import BASE
 from engine.config import parse_config
 from engine.errors import RunFolderError
 from engine.schema import FACTORS
+from jobs.folders import absolute
 from jobs.runfolder import RunFolder
 
 
@@ -33,7 +35,10 @@ def analyze(path: Path, console: Console) -> Path:
         raise RunFolderError(f"{path}: no run.json; give the folder of a run, such as runs/demo")
     config = parse_config(record["config"], f"{path}/run.json")
     run = RunTables.load(path)
-    tables = build_tables(run, config, record.get("hosts"))
+    answers = StoredAnswers(
+        absolute(config.run.store), record.get("evaluation_fingerprints", {}), config
+    )
+    tables = build_tables(run, config, record.get("hosts"), answers)
     write_tables(tables, path)
     write_figures(tables, run.predictions, path / "figures")
     report = write_report(

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.explainers.base import Explainer
+from engine.explainers.fits import Fitted
 from engine.pool import CoalitionPool
 from engine.types import Attribution, BoolCF
 
@@ -25,10 +26,12 @@ class Progress(NamedTuple):
     Attributes:
         missing: [C, F].
         found: None while any are missing.
+        seconds: What the fits took when they were made.
     """
 
     missing: BoolCF
     found: Attribution | None
+    seconds: float = 0.0
 
 
 def check_relative_error(method: str, value: Any) -> None:
@@ -88,12 +91,14 @@ def advance(
         `rounds`, `relative_error` (estimated), `forecast` (about how many evaluations the tolerance
         needs, as errors fall with the root of their number).
     """
+    seconds = 0.0
     for number, budget in enumerate(steps, 1):
         explainer = at(budget)
         missing = explainer.ask(pool)
         if len(missing):
             return Progress(missing, None)
-        found = explainer.fit(pool)
+        found, _, took = explainer.fitted(pool)  # `ask` and `fit` of all replays come by here
+        seconds += took
         error = relative_error(found)
         if error <= tolerance or number == len(steps):
             facts: dict[str, float | int | str | bool] = {
@@ -101,17 +106,30 @@ def advance(
                 "rounds": number,
             }
             if math.isfinite(error):
-                needed = found.evaluations * (error / tolerance) ** 2
+                ratio = error / tolerance
+                # floats end below 2^1024
+                needed = min(found.evaluations * ratio * ratio, 2.0 ** min(pool.n_features, 1023))
                 facts["relative_error"] = error
-                facts["forecast"] = math.ceil(min(needed, 2.0**pool.n_features))
-            return Progress(missing, replace(found, diagnostics={**found.diagnostics, **facts}))
+                facts["forecast"] = math.ceil(needed)
+            found = replace(found, diagnostics={**found.diagnostics, **facts})
+            return Progress(missing, found, seconds)
     raise AssertionError("no budgets")
 
 
-def asked(
-    pool: CoalitionPool, at: Callable[[int], Explainer], steps: list[int], rounds: int
-) -> BoolCF:
-    """Return all coalitions that a number of rounds asks for [C, F]."""
+def fitted(
+    pool: CoalitionPool, at: Callable[[int], Explainer], steps: list[int], tolerance: float
+) -> Fitted:
+    """Return the attribution that `advance` finds, with the coalitions of all its rounds.
+
+    Args:
+        pool: Has all they ask.
+        at: As of `advance`.
+        steps: As of `advance`.
+        tolerance: As of `advance`.
+    """
+    _, found, seconds = advance(pool, at, steps, tolerance)
+    assert found is not None
     empty = CoalitionPool(pool.n_features)
+    rounds = int(found.diagnostics["rounds"])
     rows = [at(budget).ask(empty) for budget in steps[:rounds]]
-    return empty.missing(np.concatenate(rows))
+    return Fitted(found, empty.missing(np.concatenate(rows)), seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from engine.explainers.fits import FITS, Fitted
 from engine.pool import CoalitionPool
 from engine.types import Attribution, BoolCF, ValueFunction
 
@@ -42,6 +43,10 @@ class Explainer(ABC):
     def used(self, pool: CoalitionPool) -> BoolCF:
         """Return all coalitions [C, F] asked for until `ask` returned no rows."""
         return self.ask(CoalitionPool(pool.n_features))
+
+    def fitted(self, pool: CoalitionPool) -> Fitted:
+        """Return `fit`, `used` and the time it took, made once in a process for the same values."""
+        return FITS.fitted(self, pool)
 
 
 def solve(explainer: Explainer, value: ValueFunction, n_features: int) -> Attribution:

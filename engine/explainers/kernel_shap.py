@@ -18,6 +18,7 @@ from engine.explainers.coalitions import (
     no_features,
     require_samples,
 )
+from engine.explainers.fits import Fitted
 from engine.explainers.pairs import Pairs, pair_sizes, paired_design
 from engine.explainers.pool_design import pool_design, smallest
 from engine.pool import CoalitionPool
@@ -52,7 +53,8 @@ class KernelShap(Explainer):
             penalty, or False for none; `num_features(10)` if None, as in shap.
         surrogate: `gaussian_process` takes the Shapley values from a regression of all the game's
             interactions (`odd_process`), with `sampling: own` from pairs chosen to be unlike each
-            other (`spread_pairs`); `num_samples` is F + 1024 if None, at most 4098.
+            other (`spread_pairs`); `num_samples` is F + 1024 if None, 2F + 2 from 1023 features on,
+            at most 4098.
         relative_error: Stop asking once the estimated relative error (`adaptive.relative_error`) is
             below this; `num_samples` is then the most. None spends all of `num_samples`.
     """
@@ -97,11 +99,14 @@ class KernelShap(Explainer):
         """Return the coalitions of the design that have no value yet.
 
         Raises:
-            ExampleError: The budget doesn't pay for each feature alone and each left out.
+            ExampleError: The budget doesn't pay for each feature alone and each left out, or with a
+                surrogate no budget does.
         """
         n_features = pool.n_features
         if n_features == 0:
             return pool.missing(ends(0))
+        if self.surrogate:
+            adjusted.require_features(n_features)
         if self.relative_error is not None:
             return self._advance(pool, self.relative_error).missing
         if self.compat:
@@ -122,9 +127,7 @@ class KernelShap(Explainer):
         if pool.n_features == 0:
             return no_features(pool)
         if self.relative_error is not None:
-            found = self._advance(pool, self.relative_error).found
-            assert found is not None
-            return found
+            return self.fitted(pool).attribution
         if self.surrogate:
             return adjusted.fit_adjusted(pool, self._half(pool.n_features))
         return self._fit_as_shap(pool) if self.compat else self._fit(pool)
@@ -133,8 +136,14 @@ class KernelShap(Explainer):
         """Return the coalitions of all rounds."""
         if self.relative_error is None or pool.n_features == 0:
             return self.ask(CoalitionPool(pool.n_features))
-        rounds = int(self.fit(pool).diagnostics["rounds"])
-        return adaptive.asked(pool, self._at, self._steps(pool.n_features), rounds)
+        return self.fitted(pool).used
+
+    def fitted(self, pool: CoalitionPool) -> Fitted:
+        """Return the attribution of the last round, what all rounds used and took."""
+        if self.relative_error is None or pool.n_features == 0:
+            return Explainer.fitted(self, pool)
+        steps = self._steps(pool.n_features)
+        return adaptive.fitted(pool, self._at, steps, self.relative_error)
 
     def _at(self, budget: int) -> KernelShap:
         return replace(self, num_samples=budget, relative_error=None)

@@ -24,6 +24,7 @@ from engine.explainers.coalitions import (
     require_samples,
     uniform_subsets,
 )
+from engine.explainers.fits import Fitted
 from engine.explainers.pool_design import PoolDesign, pool_design
 from engine.pool import CoalitionPool
 from engine.seeds import generator
@@ -153,9 +154,7 @@ class Lime(Explainer):
         if pool.n_features == 0:
             return no_features(pool, residual=False)
         if self.relative_error is not None:
-            found = self._advance(pool, self.relative_error).found
-            assert found is not None
-            return found
+            return self.fitted(pool).attribution
         if self.pool_samples(pool.n_features):
             return self._fit_from_pool(pool)
         return self._fit_as_lime(pool) if self.compat else self._fit(pool)
@@ -170,8 +169,14 @@ class Lime(Explainer):
         """Return the coalitions of all rounds."""
         if self.relative_error is None or pool.n_features == 0:
             return self.ask(CoalitionPool(pool.n_features))
-        rounds = int(self.fit(pool).diagnostics["rounds"])
-        return adaptive.asked(pool, self._at, self._steps(pool.n_features), rounds)
+        return self.fitted(pool).used
+
+    def fitted(self, pool: CoalitionPool) -> Fitted:
+        """Return the attribution of the last round, what all rounds used and took."""
+        if self.relative_error is None or pool.n_features == 0:
+            return Explainer.fitted(self, pool)
+        steps = self._steps(pool.n_features)
+        return adaptive.fitted(pool, self._at, steps, self.relative_error)
 
     def _at(self, budget: int) -> Lime:
         return replace(self, num_samples=budget, relative_error=None)

@@ -156,12 +156,12 @@ def _part(n_features: int, lam: float) -> _Part:
     gone = n_features - 1 - kept
     even = np.exp(up * kept + down * gone) + np.exp(up * gone + down * kept)
     by_size = lam / (1 + lam) * (shares / 2) @ even
-    sizes = np.arange(1, n_features + 1, 2)
-    terms = [
-        4 / t**2 * math.exp(_log_binomial(n_features - 1, t - 1) + t * math.log(lam))
-        for t in sizes.tolist()
-    ]
-    variance = sum(terms) * math.exp(-n_features * math.log1p(lam))
+    whole = n_features * math.log1p(lam)
+    # the sum alone is beyond all floats from about a thousand features on
+    variance = sum(
+        4 / t**2 * math.exp(_log_binomial(n_features - 1, t - 1) + t * math.log(lam) - whole)
+        for t in range(1, n_features + 1, 2)
+    )
     top = by_distance[0]
     return _Part(by_distance / top, by_size / top, variance / top)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def explain_guest(session: Session, task: ExplainerTask, raw: FloatL | None) -> None:
-    """Move a guest on; ask for what it lacks, or add its rows.
+    """Move a guest on; ask for what it lacks, or leave its rows to be added.
 
     Args:
         session: The replay of the example.
@@ -71,18 +71,20 @@ class _Guest(ABC):
         if stack.pending is not None:
             self._ask(stack.pending)
             return
-        if raw is None:
-            return
+        if raw is not None:
+            session.ready.append((task, lambda: self._report(stack, raw)))
+
+    def _report(self, stack: Stack, raw: FloatL) -> None:
+        session = self.session
         space, explanation = self._explained(stack.result)
+        task = self.task
         used = unpack(_packed(list(stack.asked), self.width), self.width)
         session._use(task.label, self._asked_space({}), used, stack.seconds)
         _know_full(session, space, raw)
         full_L = session._value(raw[None], task)[0]
         label = session._class(task, raw)
         attribution = _attribution(explanation, full_L, len(used))
-        session._attribution_row(task, space, attribution, label, float(full_L[label]))
-        with session._guard("metric", task.label):
-            session._measure(task, space, attribution, label)
+        session._report(task, space, attribution, label, float(full_L[label]))
 
     def _advance(self, raw: FloatL | None) -> Stack:
         session, task = self.session, self.task

@@ -37,6 +37,7 @@ _ERASER = "DeYoung et al. 2020 (ERASER), section 4"
 _FEATURES = "Krishna et al. 2022, feature agreement"
 _SPARSITY = "Hurley & Rickard 2009, table I"
 
+_CONTROL = "control variates: Glasserman 2003, section 4.1"
 _PERMUTED = "Hoeffding 1951, exact permutation mean"
 
 _ALL = (
@@ -89,6 +90,8 @@ _ALL = (
     MetricInfo("sign_flips", "none", 1, _OWN, "Sign flips"),
     MetricInfo("sign_flip_ratio", "none", 1, _OWN, "Share of sign flips"),
     MetricInfo("mass_ratio", "none", 1, _OWN, "Ratio of total magnitude"),
+    MetricInfo("answer_correlation", "none", 1, _CONTROL, "Correlation of answers"),
+    MetricInfo("control_gain", "none", 1, _CONTROL + ", 1/(1 − ρ²)", "Fewer evaluations, times"),
     MetricInfo("mass", "none", 1, _OWN, "Total magnitude"),
     MetricInfo("mean_magnitude", "none", 1, _OWN, "Mean magnitude"),
     # plausibility

@@ -33,6 +33,7 @@ from engine.store import index_store, write_evaluations
 from engine.types import Example
 from jobs.estimate import count
 from jobs.facts import facts_of, host_spec
+from tests.models.trainings import spoil_at
 
 pytestmark = pytest.mark.models
 
@@ -394,6 +395,19 @@ class TestEnds:
         assert row["unit"] == plan.units[1].id
         assert not found.failed
         assert found.tables["predictions"].num_rows == 0
+
+    def test_logits_without_numbers_fail_its_example(self, tmp_path: Path, tokenizer: Any) -> None:
+        [token] = tokenizer("m")["input_ids"]
+        spoilt = spoil_at(save_tiny(tmp_path / "tiny"), token)
+        plan, pair = plan_of(spoilt, "occlusion")
+        made = Host(host_spec(pair.model))
+        try:
+            made.load()
+            found = run(made, pair, plan.units[0])
+        finally:
+            made.stop()
+        [row] = found.tables["failures"].to_pylist()
+        assert (row["stage"], row["code"]) == ("score", "not_a_number")
 
     def test_a_prompt_without_room_says_so(self, host: Host, folder: Path) -> None:
         plan, pair = plan_of(folder, "occlusion", max_new_tokens=120)

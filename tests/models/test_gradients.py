@@ -410,6 +410,26 @@ class TestRefusals:
         with pytest.raises(ModelError, match="Scaled answers otherwise to embeddings"):
             GradientRunner(Scaled(), 512)
 
+    @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_x_input", "ig_occlusion"])
+    def test_what_overflows_says_so(self, method: Any) -> None:
+        """Forward alone, and backward where the way forward is fine."""
+        wide = LinearModel()
+        runner = GradientRunner(wide, 512)
+        with torch.no_grad():
+            wide.out.weight *= 1e38
+        with pytest.raises(ValueError, match="not a number: use bf16 or fp32"):
+            runner.run(replace(ASK, method=method), TWO)
+
+        class Steep(LinearModel):
+            def forward(self, inputs_embeds: Any = None, **inputs: Any) -> Any:
+                if inputs_embeds is not None and inputs_embeds.requires_grad:
+                    inputs_embeds.register_hook(lambda gradient: gradient * float("nan"))
+                return super().forward(inputs_embeds=inputs_embeds, **inputs)
+
+        runner._model.model = Steep()
+        with pytest.raises(ValueError, match="not a number: use bf16 or fp32"):
+            runner.run(replace(ASK, method=method, max_steps=10**9), TWO)
+
     def test_what_does_not_fit_is_halved_down_to_one_prompt(self) -> None:
         class Scarce(LinearModel):
             most = 4

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from actors import lean_layers
+from actors import lean_layers, packed_forward, tree_attention
 from actors.backend import BackendOutOfMemoryError, HostSpec, SequenceBatch
 from actors.batching import ScoreSequence, continuations
 from actors.host import Host
@@ -21,6 +21,7 @@ from actors.label_reads import Reading
 from actors.packed_forward import PackedForward, Route
 from actors.prepacked import prepack
 from actors.self_check import make_scorer, packing_checked
+from actors.tree_attention import PieceState
 from engine.ragged import Ragged
 from engine.schema import ScoreTask, score_request
 from tests.models.tiny import FAMILIES, LABELS, TEMPLATE, WINDOW, build, plain, prompts
@@ -145,6 +146,29 @@ def test_families_with_lean_layers_are_packed_without_them_too(family: str, rout
     found = case._replace(route=route).forward(24, 5).score(batch_of(case.many), LABELS)
     np.testing.assert_allclose(found.log_probs, case.log_probs, atol=1e-5)
     np.testing.assert_allclose(found.log_z, case.log_z, atol=1e-5)
+
+
+def test_deep_pieces_are_attended_part_by_part(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts have fewer keys than the piece, and what a query sees is all among them."""
+    if case.route == "masked":
+        pytest.skip("the family's own attention, under a mask of the whole piece")
+    monkeypatch.setattr(tree_attention, "DEEP", 1)
+    monkeypatch.setattr(tree_attention, "PART_KEYS", 64)
+    states: list[PieceState] = []
+
+    class Watched(PieceState):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            states.append(self)
+
+    monkeypatch.setattr(packed_forward, "PieceState", Watched)
+    found = case.forward(24, 5).score(batch_of(case.many), LABELS)
+    np.testing.assert_allclose(found.log_probs, case.log_probs, atol=1e-5)
+    np.testing.assert_allclose(found.log_z, case.log_z, atol=1e-5)
+    of_trie = [state for state in states if state.deep]
+    assert max(len(state.parts) for state in of_trie) > 1
+    widths = [{part.keys.shape[1] for part in state.parts} for state in of_trie]
+    assert max(map(len, widths)) > 1
 
 
 def test_every_distinct_prefix_is_computed_exactly_once(case: Case) -> None:

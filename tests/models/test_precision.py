@@ -16,9 +16,10 @@ from actors.memory_need import check_fits, count_weights, device_memory, memory_
 from actors.precision import computes_in_bf16, precision_of, resolve_precision
 from actors.sources import resolve_model
 from engine.errors import ModelError, TooLargeError
+from engine.not_a_number import MESSAGE
 from engine.ragged import Ragged
 from engine.schema import ScoreTask, score_request
-from tests.models.trainings import save_tiny
+from tests.models.trainings import save_tiny, spoil_at
 
 pytestmark = pytest.mark.models
 
@@ -101,6 +102,28 @@ def test_int8_does_not_depend_on_what_is_beside_it(folder: Path) -> None:
 def test_a_replicate_differs_by_rounding_alone(folder: Path) -> None:
     twin = log_odds(HostSpec(str(folder), replicate=1))
     assert np.abs(twin - log_odds(HostSpec(str(folder)))).max() <= 2e-5
+
+
+def test_a_prompt_without_a_number_is_an_error_and_spoils_no_other(tmp_path: Path) -> None:
+    token = 90
+    spoilt = spoil_at(save_tiny(tmp_path), token)
+    rows = Ragged.of([[7, 8, 9], [7, token, 9], [7, 8, 10]])
+    request = score_request([0, 1, 2], rows, None, ScoreTask(((40,), (41, 42))))
+    found = []
+    for options in ({}, {"packing": False}):
+        host = Host(HostSpec(str(spoilt), options=options))
+        assert ("packed+" in host.load().scorer) is not bool(options)
+        reply = host.score(request)
+        host.stop()
+        assert reply.column("error").to_pylist() == [None, MESSAGE, None]
+        found.append(np.array(reply.column("log_probs").drop_null().to_pylist()))
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_a_model_without_any_number_is_refused(tmp_path: Path) -> None:
+    host = Host(HostSpec(str(spoil_at(save_tiny(tmp_path), 13))))  # of the probe
+    with pytest.raises(ModelError, match="not a number: use bf16 or fp32"):
+        host.load()
 
 
 class TestTooLarge:

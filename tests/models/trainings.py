@@ -44,6 +44,15 @@ def save_tiny(path: Path, hidden: int = 32, window: int = 128) -> Path:
     return path
 
 
+def spoil_at(path: Path, token: int) -> Path:
+    """Make a token's embedding in a saved model no number, as fp16 makes one that is too large."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(path)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = float("nan")
+    model.save_pretrained(path)
+    return path
+
+
 def write_rows(path: Path, n: int, start: int = 0) -> Path:
     """Write n labelled texts of different lengths."""
     rows = []

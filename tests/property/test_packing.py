@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.packing import Piece, Trie, build_trie, cut, shared_prefix
+from engine.packing import Piece, Trie, block_at, build_trie, cut, shared_prefix
 from engine.ragged import Ragged
 
 # few different tokens, so that sequences share prefixes, repeat, and begin one another
@@ -142,6 +142,14 @@ def test_the_shared_prefix_leaves_every_sequence_a_token_and_ends_before_hidden_
     assert shared_prefix(Ragged.of([[1, 2, 3], [1, 2, 4]])) == 2
     assert shared_prefix(Ragged.of([[1, 2, 3], [1, 2, 4]]), Ragged.of([[1], []])) == 1
     assert shared_prefix(Ragged.of([])) == 0
+
+
+@pytest.mark.parametrize(("length", "block"), [(20, 8), (63, 16), (65, 32), (4000, 512)])
+def test_blocks_grow_with_the_length_of_paths(length: int, block: int) -> None:
+    """Twice as many would be more than nodes have ancestors on average."""
+    trie = build_trie(Ragged.of([list(range(length))]))
+    assert block_at(trie, 0, 4096, 8) == block
+    assert block_at(trie, 0, 4, 4) == 4  # no larger than a piece
 
 
 def test_no_sequences_give_no_nodes() -> None:

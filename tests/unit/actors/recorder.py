@@ -37,7 +37,10 @@ def sums(rows: list[ScoreSequence]) -> np.ndarray:
 
 
 class Recorder:
-    """Waits in `score` when told to, fails on tokens in `broken`, errs on those in `wrong`."""
+    """Waits in `score` when told to, fails on tokens in `broken`, errs on those in `wrong`.
+
+    Answers what is not a number to those in `overflows`.
+    """
 
     def __init__(self) -> None:
         self.groups: list[list[ScoreSequence]] = []
@@ -48,6 +51,7 @@ class Recorder:
         self.go_on.set()
         self.broken: set[int] = set()
         self.wrong: set[int] = set()
+        self.overflows: set[int] = set()
 
     def load(self) -> HostInfo:
         self.threads.add(threading.get_ident())
@@ -71,6 +75,9 @@ class Recorder:
         self.tasks.append(task)
         log_z = sums(rows)
         log_probs = np.stack([-log_z - label[0] for label in task.label_ids], axis=1)
+        for i, row in enumerate(rows):
+            if self.overflows & set(row.ids):
+                log_probs[i, -1] = np.nan
         errors = {i: "too wrong" for i, row in enumerate(rows) if self.wrong & set(row.ids)}
         tokens = len(batch.sequences.flat)
         return Scores(log_probs, log_z, tokens, tokens - 1, len(rows), errors)

@@ -11,6 +11,7 @@ from actors.admission import AdmissionQueue
 from actors.backend import HostInfo, Scores, SequenceBatch, SwapCounts
 from actors.batching import ScoreSequence
 from engine.errors import ModelError
+from engine.not_a_number import MESSAGE
 from engine.schema import SCORE_REPLY, ScoreTask, cost_of, score_request
 from tests.unit.actors.recorder import INFO, Recorder
 
@@ -207,6 +208,20 @@ def test_a_row_that_cannot_be_scored_says_why_and_the_others_are_scored() -> Non
     assert reply["error"].to_pylist() == errors
     assert reply["log_probs"].to_pylist() == [[-2, -3], None, None, [-3, -4]]
     assert queue.score(request([[]]))["log_z"].to_pylist() == [None]
+    queue.stop()
+
+
+def test_an_answer_that_is_not_a_number_is_an_error_of_its_row() -> None:
+    backend = Recorder()
+    backend.wrong = {66}
+    backend.overflows = {9, 66}
+    queue = AdmissionQueue(backend)
+    queue.start()
+    for _ in range(2):  # the second time from memory
+        reply = queue.score(request([[9], [1], [66], [2, 9]]))
+        assert reply["error"].to_pylist() == [MESSAGE, None, "too wrong", MESSAGE]
+        assert reply["log_probs"].to_pylist() == [None, [-2, -3], None, None]
+        assert reply["log_z"].to_pylist() == [None, 1, None, None]
     queue.stop()
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from actors.backend import Scores
 from actors.batching import ScoreSequence
-from actors.requests import Group, Pending, admit, groups
+from actors.requests import Group, Pending, admit, groups, numbers_only
+from engine.not_a_number import MESSAGE
 from engine.schema import ScoreTask, cost_of, score_request
 from tests.unit.actors.recorder import rows_of
 
@@ -137,6 +138,14 @@ def test_every_row_gets_its_own_answer_and_costs_add_up(
         expected = [None if tuple(row) in bad else float(sum(row)) for row in many]
         assert reply["log_z"].to_pylist() == expected
         assert cost_of(reply).numerics == "n"
+
+
+def test_minus_infinity_is_a_number_and_an_infinite_sum_is_none() -> None:
+    log_probs = np.float32([[-np.inf, -1], [np.nan, -1], [-np.inf, -np.inf], [-1, -1]])
+    log_z = np.float32([np.nan, 2, np.inf, 3])
+    given = Scores(log_probs, log_z, 9, 9, 4, {1: "its own"})
+    assert numbers_only(given).errors == {1: "its own", 2: MESSAGE}
+    assert numbers_only(given._replace(log_z=log_z[[0, 0, 0, 0]])).errors == {1: "its own"}
 
 
 def test_a_reply_waits_for_its_last_row() -> None:

@@ -11,7 +11,7 @@ from analysis.bootstrap import group_codes, mean
 from analysis.context import TOO_FEW
 from analysis.levels import comparisons, levels
 from analysis.shift import BELOW, BEYOND, WITHIN, attribution_shift_table
-from analysis.shift_examples import shift_examples_table, shifts
+from analysis.shift_examples import ANSWERS, shift_examples_table, shifts
 from engine.metrics.shift import BETWEEN, LEVEL
 from engine.schema import FACTORS, GAME, TIDY
 from tests.unit.analysis.frames import Rows, attribution, only, prediction, run_of
@@ -65,8 +65,8 @@ def test_every_statistic_has_its_rows() -> None:
     assert set(GAME) < set(found.columns)
     quantities = found.group_by("metric", maintain_order=True).agg("quantity")
     by_metric = dict(quantities.iter_rows())
-    assert list(by_metric) == [*BETWEEN, *LEVEL]
-    for metric in BETWEEN:
+    assert list(by_metric) == [*BETWEEN, *ANSWERS, *LEVEL]
+    for metric in (*BETWEEN, *ANSWERS):
         assert by_metric[metric] == ["between"]
     for metric in LEVEL:
         names = ["reference", "other", "difference", "d_z", "g_av", "cohens_d"]

@@ -170,6 +170,19 @@ class TestStored:
             answers.add_stored(table, numerics, wanted)
             assert answers.pools == {}
 
+    def test_what_is_not_a_number_is_not_stored(self) -> None:
+        coalitions = coalitions_of(9, 4)
+        scores = np.float32([[-1, -2], [-1, np.nan], [-np.inf, 0], [-np.inf, -np.inf]])
+        log_z = np.float32([np.nan, 1, 2, np.inf])
+        reply = schema.score_reply(scores, log_z, {}, COST)
+        table = evaluations_table([(lookups_of(coalitions), reply)], "n", schema.EVALUATIONS)
+        answers = Answers()
+        answers.add_stored(table, "n", ["e"])
+        known = answers.pool("e", "s", 9)
+        np.testing.assert_array_equal(known.missing(coalitions), coalitions[[1, 3]])
+        np.testing.assert_array_equal(known.values[:, :-2], scores[[0, 2]])
+        assert answers.stored("e", "s") == 2
+
     def test_the_first_value_of_a_coalition_stays(self) -> None:
         coalitions = coalitions_of(3)
         table = evaluations_table(

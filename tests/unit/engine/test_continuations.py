@@ -17,11 +17,12 @@ from engine.continuations import token_probabilities, token_values
 from engine.errors import ConfigError, ExampleError
 from engine.facts import ModelFacts
 from engine.generations import GenerationAnswer, generation_reply, read_generation_request
+from engine.not_a_number import MESSAGE
 from engine.plan import Pair, Plan, build_plan
 from engine.ragged import Ragged
 from engine.results import UnitResult
 from engine.schema import ScoreCost, score_reply, task_of
-from engine.step import run_in_process
+from engine.step import run_in_process, step
 from engine.target import LOG_FLOOR
 from engine.types import Example
 
@@ -30,7 +31,13 @@ PER_WORD = 0.25
 """Log p of the token at place t: BASE − t + PER_WORD · t · (words of the text)."""
 
 
-def plan_of(tokenizer: str, *explainers: Any, text: str = "so good film", **prompt: Any) -> Plan:
+def plan_of(
+    tokenizer: str,
+    *explainers: Any,
+    text: str = "so good film",
+    answer: str = " yes",
+    **prompt: Any,
+) -> Plan:
     raw = {
         "models": [{"name": "m", "path": "some/model"}],
         "data": {"path": "bundled:reviews", "inputs": {"text": "text", "answer": "text"}},
@@ -39,7 +46,7 @@ def plan_of(tokenizer: str, *explainers: Any, text: str = "so good film", **prom
         "metrics": {"faithfulness": False},
     }
     facts = {"m/fp32": ModelFacts("weights", tokenizer, 64)}
-    example = Example("e", {"text": text, "answer": " yes"}, group="g")
+    example = Example("e", {"text": text, "answer": answer}, group="g")
     return build_plan(parse_config(raw), [example], facts, "store")
 
 
@@ -103,6 +110,19 @@ class TestUnit:
         assert found["predictions"][0]["labels"] == [" yes"]
         assert [r["consumer"] for r in found["timings"]] == ["prediction", "occlusion"]
 
+    def test_the_same_coalitions_are_drawn_whatever_is_given(self) -> None:
+        text = "a b c d e f g h i j k l"
+        shown, keys = [], []
+        for answer in (" yes", " no, never"):
+            lime = {"name": "lime", "num_samples": 40}
+            plan = plan_of("bytes", lime, text=text, answer=answer, continuation="answer")
+            output = step(pair_of(plan).context, plan.units[0], 1, "n", [])
+            assert output.lookups is not None
+            shown.append(output.lookups.column("coalitions").to_pylist())
+            keys.append(set(output.lookups.column("example").to_pylist()))
+        assert shown[0] == shown[1]
+        assert not keys[0] & keys[1]
+
     def test_generating_is_a_consumer(self) -> None:
         rows = {r["consumer"]: r for r in run(plan_of("bytes"))["timings"]}
         row = rows["generation"]
@@ -114,6 +134,7 @@ class TestUnit:
         ("text", "prompt", "code", "said"),
         [
             ("good", {}, "not_generated", "out of memory"),
+            ("none", {}, "not_a_number", "use bf16 or fp32"),
             ("bad", {}, "empty_continuation", "no token to explain"),
         ],
     )
@@ -122,8 +143,8 @@ class TestUnit:
     ) -> None:
         def failing(request: pa.Table) -> pa.Table:
             [key] = request.column("key").to_pylist()
-            answer = "out of memory" if text == "good" else GenerationAnswer((), 3)
-            return generation_reply([key], [answer])
+            answers = {"good": "out of memory", "none": MESSAGE}
+            return generation_reply([key], [answers.get(text, GenerationAnswer((), 3))])
 
         found = run(plan_of("bytes", "lime", text=text, **prompt), generate=failing)
         [row] = found["failures"]

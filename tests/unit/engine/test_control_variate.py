@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.control_variate import Controlled, with_control
+from engine.control_variate import (
+    MOST_GAIN,
+    Controlled,
+    answer_correlation,
+    control_gain,
+    unexplained,
+    with_control,
+)
 from engine.explainers import build, solve
 from engine.explainers.coalitions import everything
 from engine.pool import CoalitionPool
@@ -73,6 +80,21 @@ def test_the_variance_falls_by_one_minus_the_squared_correlation(known: Attribut
     assert 0.5 < np.mean(rho) < 0.99
     assert controlled / plain == pytest.approx(1 - np.mean(np.square(rho)), abs=0.1)
     assert np.sqrt(np.mean(claimed) / controlled) == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+def test_correlation_and_gain_of_a_linear_relation_with_noise(noise: float) -> None:
+    every = everything(F)
+    a_CL = unexplained(every, _first(every)[:, None])
+    error = np.random.default_rng(8).normal(size=a_CL.shape) * noise * a_CL.std()
+    b_CL = unexplained(every, -3 * (_first(every)[:, None] + error) + every @ LINEAR[:, None] + 5)
+    rho = answer_correlation(b_CL, a_CL)
+    assert rho[0] == pytest.approx(-1 / np.sqrt(1 + noise**2), abs=0.02)
+    assert control_gain(rho)[0] == pytest.approx(1 + 1 / noise**2, rel=0.1)
+
+
+def test_the_gain_is_bounded() -> None:
+    assert control_gain(np.array([0.0, 0.6, -1.0])).tolist() == [1.0, 1.5625, MOST_GAIN]
 
 
 def test_an_unlike_model_does_no_harm(known: Attribution) -> None:

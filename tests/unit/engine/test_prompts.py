@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from engine.errors import ConfigError, ExampleError
-from engine.prompts import Message, PromptTemplate, Slot, few_shot, from_chat, parse_template
+from engine.prompts import (
+    Message,
+    PromptTemplate,
+    Slot,
+    few_shot,
+    from_chat,
+    parse_template,
+    slot_names,
+)
 
 NASTY = "{text} }} <|end|> {{0}} \r\n\u200f🙂"
 
@@ -123,3 +131,8 @@ def test_chat_needs_each_field_once() -> None:
 def test_templates_are_values() -> None:
     assert parse_template("a {text}") == PromptTemplate(("a ", Slot("text")))
     assert hash(parse_template("a {text}")) == hash(PromptTemplate(("a ", Slot("text"))))
+
+
+def test_slots_of_a_text_are_its_fields() -> None:
+    assert slot_names("Is {{this}} {premise}, {hypothesis}?") == {"premise", "hypothesis"}
+    assert slot_names("none") == frozenset()

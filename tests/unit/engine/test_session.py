@@ -60,6 +60,15 @@ class TestAsking:
         np.testing.assert_array_equal(drawn["lime"], drawn["b"])
         assert not np.array_equal(drawn["lime"], drawn["c"])
 
+    def test_draws_depend_on_what_the_prompt_shows_alone(self) -> None:
+        config = sweep({"name": "lime", "num_samples": 20}, metrics={"faithfulness": True})
+        plain = session_of(config, Example("e", {"text": LONG}))
+        wider = session_of(config, Example("e", {"text": LONG, "note": "unread"}))
+        drawn = [{a.consumer: a.coalitions for a in s.run()}["lime"] for s in (plain, wider)]
+        np.testing.assert_array_equal(*drawn)
+        assert plain.drawn_by == plain.key == wider.drawn_by
+        assert wider.key != plain.key  # the store takes no risk
+
 
 class TestStoppingAtATolerance:
     def test_rounds_are_counted_and_said(self) -> None:

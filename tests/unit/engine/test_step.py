@@ -14,6 +14,9 @@ from engine import schema
 from engine.answers import read_lookups
 from engine.commits import CommitLog
 from engine.context import Unit
+from engine.explainers.fits import FITS
+from engine.explainers.occlusion import Occlusion
+from engine.metrics.faithfulness import Faithfulness
 from engine.plan import Pair, shard, with_stored
 from engine.results import result_digest
 from engine.step import Round, failed_unit, run_in_process, step
@@ -312,6 +315,59 @@ class TestFailures:
         )
         assert tables["attributions"].num_rows == 1
         assert tables["metrics"].num_rows == 0
+
+    @pytest.mark.parametrize("call", ["ask", "fit"])
+    def test_a_bug_of_an_explainer_costs_its_rows_alone(
+        self, call: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def bug(*_: Any) -> Any:
+            return [][len(call)]
+
+        config = sweep("exact", "occlusion", metrics={"faithfulness": True})
+        whole = run_texts(config, "good film", "dull")
+        monkeypatch.setattr(Occlusion, call, bug)
+        monkeypatch.setattr("engine.guard._SEEN", set())
+        FITS.clear()  # or those of the whole run are found
+        rows = run_texts(config, "good film", "dull")
+        assert [
+            (f["example"], f["explainer"], f["stage"], f["code"]) for f in rows["failures"]
+        ] == [(e, "occlusion", "explain", "internal_error") for e in ("e0", "e1")]
+        message = rows["failures"][0]["message"]
+        assert message.startswith("IndexError at test_step.py:")
+        assert "list index out of range" in message
+        [record] = caplog.records  # of two examples in several rounds
+        assert record.exc_info is not None
+        assert "occlusion" in record.getMessage()
+        for name in ("predictions", "attributions", "metrics"):
+            others = [row for row in whole[name] if row.get("explainer") != "occlusion"]
+            assert rows[name] == others
+
+    def test_a_bug_of_a_metric_leaves_the_explanation(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Faithfulness, "fit", lambda *_: 1 // 0)
+        rows = run_texts(sweep("occlusion", metrics={"faithfulness": True}), "good film")
+        [failure] = rows["failures"]
+        assert (failure["stage"], failure["code"]) == ("metric", "internal_error")
+        assert len(rows["attributions"]) == 1
+
+    @pytest.mark.parametrize(
+        ("place", "error"),
+        [
+            ("engine.session.prediction_row", ZeroDivisionError),
+            ("engine.explainers.occlusion.Occlusion.fit", MemoryError),
+        ],
+    )
+    def test_what_is_no_explainers_bug_goes_through(
+        self, place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(place, fails)
+        FITS.clear()  # or that of an earlier test is found
+        with pytest.raises(error):
+            run_texts(sweep("occlusion"), "good film")
 
     def test_a_failed_unit_names_each_example(self) -> None:
         pair, unit = first(sweep("occlusion"), *TEXTS)

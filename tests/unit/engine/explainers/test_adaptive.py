@@ -112,6 +112,17 @@ def test_few_features(name: str, params: dict, n_features: int) -> None:
     assert len(explainer.used(pool)) == len(pool)
 
 
+@pytest.mark.parametrize("name", ["kernel_shap", "lime"])
+def test_more_features_than_floats_have_powers_of_two(name: str) -> None:
+    n_features = 1030
+    weights = np.random.default_rng(3).normal(size=n_features)
+    explainer = build(name, num_samples=4 * n_features + 8, relative_error=1e-3)
+    found = solve(explainer, lambda z: np.tanh(z @ weights), n_features)
+    assert found.diagnostics["stopped"] == "budget"
+    ratio = found.diagnostics["relative_error"] / 1e-3
+    assert found.diagnostics["forecast"] == pytest.approx(found.evaluations * ratio**2, rel=1e-3)
+
+
 def test_a_constant_needs_one_round() -> None:
     found = solve(build("kernel_shap", relative_error=0.05), lambda z: np.zeros(len(z)), 12)
     assert found.diagnostics["rounds"] == 1

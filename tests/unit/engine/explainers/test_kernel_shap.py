@@ -150,6 +150,25 @@ def test_default_budget_is_that_of_shap() -> None:
     assert len(compat.ask(CoalitionPool(20))) == 2 * 20 + 2048 + 2
 
 
+@pytest.mark.parametrize(("n_features", "samples"), [(20, 1044), (1022, 2046), (1100, 2202)])
+def test_the_default_budget_of_a_surrogate_suffices(n_features: int, samples: int) -> None:
+    explainer = build("kernel_shap", surrogate="gaussian_process", sampling="pool")
+    assert explainer.pool_samples(n_features) == samples
+    assert len(explainer.ask(CoalitionPool(n_features))) == samples
+
+
+@pytest.mark.parametrize("sampling", ["own", "pool"])
+@pytest.mark.parametrize("budget", [{}, {"num_samples": 4098}, {"relative_error": 0.1}])
+def test_a_text_too_long_for_a_surrogate_says_so(sampling: str, budget: dict) -> None:
+    explainer = build("kernel_shap", surrogate="gaussian_process", sampling=sampling, **budget)
+    with pytest.raises(ExampleError, match="may have 2048 features, this one has 2049") as caught:
+        explainer.ask(CoalitionPool(2049))
+    assert caught.value.code == "too_many_features"
+    assert explainer.pool_samples(2049) == 0
+    if sampling == "pool" and "relative_error" not in budget:
+        assert len(explainer.ask(CoalitionPool(2048))) == 4098
+
+
 def test_hundreds_of_features() -> None:
     weights = np.linspace(-1, 1, 300)
     result = solve(build("kernel_shap", num_samples=1500), lambda z: z @ weights, 300)

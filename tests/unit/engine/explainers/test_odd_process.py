@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
+from math import comb
 
 import numpy as np
 import pytest
@@ -137,3 +139,22 @@ def test_many_rows_and_many_features_stay_finite() -> None:
     found = odd_process(half, odd, weights.sum(axis=0))
     np.testing.assert_allclose(found.values, weights.T, atol=0.1)
     assert np.isfinite(found.std_error).all()
+
+
+def test_a_thousand_features_stay_finite() -> None:
+    half = np.eye(20, 1100, dtype=bool)
+    found = odd_process(half, half @ np.linspace(-1, 1, 1100)[:, None], np.ones(1))
+    assert np.isfinite(found.values).all()
+    assert np.isfinite(found.std_error).all()
+
+
+@pytest.mark.parametrize("n_features", [40, 1100])
+@pytest.mark.parametrize("reach", [4.0, None])
+def test_the_prior_variance_of_a_value_on_long_texts(n_features: int, reach: float | None) -> None:
+    lam = 1.0 if reach is None else reach / n_features
+    exact = Decimal(lam)
+    numbers = range(1, n_features + 1, 2)
+    terms = [Decimal(comb(n_features - 1, t - 1)) * exact**t * 4 / t**2 for t in numbers]
+    ratio = (1 - exact) / (1 + exact)
+    top = (1 - ratio**n_features) / 2 * (1 + exact) ** n_features
+    assert _part(n_features, lam).variance == pytest.approx(float(sum(terms) / top), rel=1e-9)

@@ -123,6 +123,20 @@ class TestSharing:
         values = {row["explainer"]: row["values"] for row in rows["attributions"]}
         np.testing.assert_allclose(values["guest:shap.kernel"], values["exact"], atol=1e-9)
 
+    def test_features_that_only_share_our_names_have_no_pool_of_ours(self) -> None:
+        """`don't` is one word of ours and two of the guest's."""
+        text = "don't ask a bright and tender film for patience but for well-made jokes, all ten"
+        ours = [{"name": "lime", "num_samples": 400}, {"name": "kernel_shap", "num_samples": 512}]
+        config = sweep(*ours, guest("leave_one_out"), metrics={"faithfulness": True})
+        rows = run_texts(config, text)
+        assert rows["failures"] == []
+        found = {row["explainer"]: row for row in rows["attributions"]}
+        assert json.loads(found["lime"]["diagnostics"])["sampling"] == "pool"
+        assert found["leave_one_out"]["features"] == found["lime"]["features"]
+        assert found["leave_one_out"]["n_features"] == found["lime"]["n_features"] + 2
+        for row in rows["timings"]:
+            assert row["evaluations_new"] <= row["evaluations_asked"], row["consumer"]
+
     def test_the_store_answers_it_in_another_run(self, tmp_path: Any) -> None:
         config = sweep(guest("walk"))
         plan = plan_of(config, [TEXT], tmp_path)
