@@ -16,10 +16,12 @@ class AdapterFacts(NamedTuple):
     Attributes:
         digest: Of its weights and their configuration.
         path: Folder of its files.
+        warning: What may be wrong with it on this model; "" if nothing is known to be.
     """
 
     digest: str
     path: str
+    warning: str = ""
 
     @property
     def is_untrained(self) -> bool:

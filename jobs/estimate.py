@@ -137,6 +137,9 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         "Time: tokens ÷ what this machine's matrix products allow a model of that size, measured "
         "just now; loading, reuse of the template and stored evaluations are not counted."
     )
+    warnings = [p.adapter.warning for p in plan.pairs.values() if p.adapter is not None]
+    for warning in dict.fromkeys(filter(None, warnings)):
+        console.print(f"warning: {warning}", markup=False)
     for failure in data.failures:
         console.print(f"failure: {failure.message}", markup=False)
     for lost in missing:

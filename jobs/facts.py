@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from actors.adapter_base import check_trained_on
 from actors.adapter_support import vllm_refusal
 from actors.backend import HostSpec
 from actors.checkpoint import stored_parameters, stored_quantization
@@ -93,7 +95,9 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
             if wanted.path is None:
                 continue
             try:
-                adapters[wanted.name] = adapter_facts(model, wanted)
+                adapter = adapter_facts(model, wanted)
+                warning = check_trained_on(Path(adapter.path), model_path(model), known.digest)
+                adapters[wanted.name] = adapter._replace(warning=warning)
             except ModelError as error:
                 place = (model.label, model.precision, wanted.name)
                 lost.append(Lost(*place, "no_adapter", str(error)))

@@ -86,7 +86,7 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         left = folder.left(plan)
         folder.update(
             status="running",
-            adapters=_adapters(plan),
+            adapters=adapters_of(plan),
             rows_with_other_labels=data.n_other_labels,
         )
         _commit_directly(folder, log, lost)
@@ -125,13 +125,15 @@ def _train(config: SweepConfig, folder: RunFolder, plan: Plan, console: Console)
     return train_all(config, trainings, console)
 
 
-def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return digest and folder of every adapter, by model and name."""
+def adapters_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return digest and folder of every adapter, and warnings, by model and name."""
     found: dict[str, dict[str, Any]] = {}
     for pair in plan.pairs.values():
         if pair.adapter is not None:
             name = pair.context.factors["adapter"]
-            found.setdefault(model_key(pair.model), {})[name] = pair.adapter._asdict()
+            found.setdefault(model_key(pair.model), {})[name] = {
+                key: value for key, value in pair.adapter._asdict().items() if value
+            }
     return found
 
 

@@ -31,6 +31,7 @@ from jobs.auto_precision import auto_here
 from jobs.estimate import print_plan
 from jobs.facts import facts_of, model_facts
 from jobs.prepared import prepare
+from jobs.sweep import adapters_of
 from jobs.training_plan import Training, plan_trainings, with_trained
 from tests.unit.fake_sweep import examples_of, sweep
 
@@ -265,6 +266,59 @@ def test_the_plan_says_what_will_be_trained(tmp_path: Path, monkeypatch: Any) ->
     assert times[1].endswith("2 steps done")
     assert times[2].endswith(" s")
     assert "m|fp32|t-seed2|review" in out.getvalue()
+
+
+class TestAdapterOfAnotherBase:
+    """Of the same shapes: the weights differ, and the folder's name."""
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Path:
+        other = tmp_path / "other"
+        shutil.copytree(folder_of_model(tmp_path), other)
+        save_file({"a": np.ones((3, 4), np.float32)}, other / "model.safetensors")
+        return other
+
+    @pytest.fixture
+    def adapter(self, tmp_path: Path, store: Path) -> Path:
+        facts, [training, _] = planned(config_of(tmp_path), store)
+        finish(training)
+        model = {"weights": facts["m/fp32"].digest, "path": str(tmp_path / "tiny")}
+        (training.folder / CARD).write_text(json.dumps({"model": model}))
+        config = json.loads((training.folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "owner/tiny"
+        (training.folder / "adapter_config.json").write_text(json.dumps(config))
+        return training.folder
+
+    def config(self, adapter: Path, *bases: Path) -> SweepConfig:
+        adapters = ["none", {"name": "tuned", "path": str(adapter)}]
+        return sweep(
+            "occlusion",
+            models=[{"path": str(base), "adapters": adapters} for base in bases],
+            data={"path": "bundled:reviews", "limit": 2},
+        )
+
+    def test_is_refused_by_its_card(self, tmp_path: Path, adapter: Path, other: Path) -> None:
+        facts, [lost] = facts_of(self.config(adapter, tmp_path / "tiny", other))
+        assert list(facts["tiny/fp32"].adapters) == ["tuned"]
+        assert not facts["tiny/fp32"].adapters["tuned"].warning
+        assert not facts["other/fp32"].adapters
+        assert (lost.model, lost.adapter, lost.code) == ("other", "tuned", "no_adapter")
+        assert "trained on" in lost.message
+
+    def test_is_warned_of_where_there_is_no_card(
+        self, tmp_path: Path, adapter: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (adapter / CARD).unlink()
+        out = io.StringIO()
+        config = self.config(adapter, tmp_path / "tiny", other)
+        print_plan(config, Console(file=out, width=400))
+        [warning] = [line for line in out.getvalue().splitlines() if "warning: " in line]
+        assert f"trained on owner/tiny, and is served on {other}" in warning
+        plan, _, _ = prepare(config)
+        adapters = adapters_of(plan)  # as run.json has them
+        assert "warning" not in adapters["tiny/fp32"]["tuned"]
+        assert adapters["other/fp32"]["tuned"]["warning"] in warning
 
 
 def test_a_prompt_that_does_not_fit_one_model_leaves_the_others(
