@@ -21,15 +21,12 @@ from engine.config import SweepConfig
 from engine.context import StepContext
 from engine.generations import longest_generations, most_tokens
 from engine.gradients import even_gradients, expected_tokens, no_gradients
-from engine.plan import Pair, Plan, model_key, shard
+from engine.plan import Pair, model_key, shard
 from engine.step import run_in_process
 from engine.types import Example
-from jobs.auto_precision import auto_here
-from jobs.facts import facts_of
 from jobs.family_plan import print_families
-from jobs.finetune import trainings_of
 from jobs.folders import run_folder
-from jobs.prepared import prepare
+from jobs.prepared import Prepared, prepare
 from jobs.runfolder import RunFolder
 
 SAMPLE = 8
@@ -95,7 +92,9 @@ def _spending_all(context: StepContext) -> StepContext:
 def print_plan(config: SweepConfig, console: Console) -> None:
     """Print the models' families, then pairs with units, evaluations, tokens, estimated time."""
     print_families(config, console)  # first: it has something to say where no model can be had
-    plan, data, missing = prepare(config)
+    prepared = prepare(config)
+    data = prepared.data
+    plan, missing = prepared.plan()
     folder = RunFolder(run_folder(config))
     folder.check(plan)
     plan = folder.as_cut(plan)
@@ -111,7 +110,6 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     )
     sample = explained[:: max(1, len(explained) // SAMPLE)][:SAMPLE]
     table = Table("model and prompt", "units", "evaluations", "tokens", "time")
-    parameters = _parameters(plan)
     for key, pair in plan.pairs.items():
         counts = count(pair, sample, config.cluster.shard_size)
         scale = len(explained) / max(len(sample), 1)
@@ -122,14 +120,14 @@ def print_plan(config: SweepConfig, console: Console) -> None:
             str(sum(1 for u in plan.units if u.pair == key)),
             f"{int(counts.evaluations * scale) + rest.evaluations:,}",
             f"{tokens:,}",
-            _duration(tokens, parameters.get(key)),
+            _duration(tokens, prepared.facts[model_key(pair.model)].parameters),
         )
         if counts.failures:
             console.print(
                 f"{key}: {counts.failures} failures are expected on {len(sample)} examples"
             )
     if config.finetune:
-        _print_trainings(config, console)
+        _print_trainings(prepared, console)
     console.print(table)
     if len(sample) < len(explained):
         console.print(f"Counted on {len(sample)} examples and scaled up to {len(explained)}.")
@@ -146,11 +144,10 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         console.print(f"failure: {lost.place}: {lost.message}", markup=False)
 
 
-def _print_trainings(config: SweepConfig, console: Console) -> None:
+def _print_trainings(prepared: Prepared, console: Console) -> None:
     """Print what is trained before anything is explained."""
-    facts, _ = facts_of(config)
+    facts, trainings = prepared.facts, prepared.trainings
     table = Table("adapter", "examples", "steps", "tokens", "time")
-    trainings, _ = trainings_of(config, auto_here)
     for training in trainings:
         tokens = training.tokens()
         # forward, and backward through frozen weights: twice the products of scoring
@@ -167,15 +164,6 @@ def _print_trainings(config: SweepConfig, console: Console) -> None:
             "What precision auto is on the cluster's devices isn't known here: adapters that are "
             "trained in it may be there already."
         )
-
-
-def _parameters(plan: Plan) -> dict[str, int | None]:
-    facts, _ = facts_of(plan.config)
-    by_model = {key: fact.parameters for key, fact in facts.items()}
-    return {
-        key: by_model[f"{pair.model.label}/{pair.model.precision}"]
-        for key, pair in plan.pairs.items()
-    }
 
 
 def _duration(tokens: int, parameters: int | None) -> str:

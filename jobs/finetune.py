@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,17 @@ from actors.training_lock import HeldError
 from cluster.faults import FaultKind, classify
 from cluster.resources import HOST_CPUS, lay_out
 from cluster.session import ClusterError, ray_session
-from engine.config import ClusterConfig, SweepConfig
-from engine.data import load_examples
+from engine.config import SweepConfig
 from engine.errors import ConfigError
 from engine.facts import Lost
-from engine.plan import data_source
+from engine.plan import UNFIT
 from engine.training import TrainingTask
 from jobs.auto_precision import auto_there
 from jobs.codes import DONE, SOME_FAILED
-from jobs.facts import facts_of
-from jobs.folders import absolute
+from jobs.prepared import Prepared, prepare
 from jobs.progress import TrainingProgress
 from jobs.stages import physical_cores
-from jobs.training_plan import Training, plan_trainings
+from jobs.training_plan import Training
 
 POLL_SECONDS = 1.0
 
@@ -137,29 +135,18 @@ def _outcome(card: dict[str, Any]) -> str:
     )
 
 
-def trainings_of(
-    config: SweepConfig, auto: Callable[[ClusterConfig], str | None] = auto_there
-) -> tuple[list[Training], list[Lost]]:
-    """Return the trainings that a sweep wants, and models and adapters that can't be trained.
-
-    Args:
-        config: The sweep.
-        auto: Says what precision `auto` is where adapters are trained.
-
-    Raises:
-        RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
-    """
-    examples = load_examples(data_source(config)).examples
-    facts, missing = facts_of(config)
-    store = absolute(config.run.store)
-    trainings, unfit = plan_trainings(config, facts, examples, store, auto)
+def _untrainable(prepared: Prepared) -> list[Lost]:
+    """Return models and adapters that can't be had and would have been trained."""
     wanting = {
         (model.label, model.precision)
-        for model in config.models
-        if any(wanted.finetune for wanted in config.wanted_adapters(model))
+        for model in prepared.config.models
+        if any(wanted.finetune for wanted in prepared.config.wanted_adapters(model))
     }
-    gone = [each for each in missing if (each.model, each.precision) in wanting]
-    return trainings, [*(each for each in gone if not each.adapter), *unfit]
+    return [
+        each
+        for each in prepared.lost
+        if (each.model, each.precision) in wanting and (not each.adapter or each.code == UNFIT)
+    ]
 
 
 def finetune(config: SweepConfig, console: Console) -> int:
@@ -168,7 +155,8 @@ def finetune(config: SweepConfig, console: Console) -> int:
     Raises:
         RayxaiError: Nothing can be trained.
     """
-    trainings, lost = trainings_of(config)
+    prepared = prepare(config, auto_there)
+    trainings, lost = prepared.trainings, _untrainable(prepared)
     for each in lost:
         console.print(f"failure: {each.place}: {each.message}", style="red", markup=False)
     if not trainings and lost:

@@ -35,9 +35,9 @@ from engine.store import index_store, write_units
 from jobs.auto_precision import auto_there
 from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import host_spec
-from jobs.finetune import train_all, trainings_of
+from jobs.finetune import train_all
 from jobs.folders import run_folder
-from jobs.prepared import prepare
+from jobs.prepared import Prepared, prepare
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
 
@@ -64,7 +64,9 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         RayxaiError: Nothing could be done, or the sweep had to stop; the same call continues it.
     """
     started = time.monotonic()
-    plan, data, missing = prepare(config, auto=auto_there)
+    prepared = prepare(config, auto_there)
+    data = prepared.data
+    plan, missing = prepared.plan()
     folder = RunFolder(run_folder(config))
     folder.check(plan)
     trains = any(pair.is_untrained for pair in plan.pairs.values())
@@ -75,8 +77,8 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     try:
         if trains:
             before = folder.record.get("status")
-            untrained = _train(config, folder, plan, console)
-            plan, data, missing = prepare(config, untrained, auto_there)
+            untrained = _train(prepared, folder, plan, console)
+            plan, missing = prepared.plan(untrained)
             folder.check(plan)
             lost = _early_failures(plan, data, missing)
             if before == "finished" and _is_complete(folder, folder.as_cut(plan), lost):
@@ -116,13 +118,13 @@ def _finished_already(folder: RunFolder, plan: Plan, console: Console) -> Outcom
     return Outcome(folder.path, code, 0)
 
 
-def _train(config: SweepConfig, folder: RunFolder, plan: Plan, console: Console) -> dict[str, str]:
+def _train(prepared: Prepared, folder: RunFolder, plan: Plan, console: Console) -> dict[str, str]:
     """Train what isn't trained, on record; return why some failed, by fingerprint."""
-    trainings, _ = trainings_of(config)
+    trainings = prepared.trainings
     folder.open(plan)
     record = [{"place": t.place, "steps": t.steps, "folder": str(t.folder)} for t in trainings]
     folder.update(status="training", trainings=record)
-    return train_all(config, trainings, console)
+    return train_all(prepared.config, trainings, console)
 
 
 def adapters_of(plan: Plan) -> dict[str, dict[str, Any]]:

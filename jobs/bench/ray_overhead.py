@@ -61,7 +61,7 @@ def run(units: int = 4000) -> dict[str, Any]:
             metrics={"faithfulness": False},
             cluster={"shard_size": 1},
         )
-        plan, _, _ = prepare(config)
+        plan, _ = prepare(config).plan()
         run_dir = RunFolder(run_folder(config))
         log = CommitLog(run_dir.path)
         plan = run_dir.open(plan)
@@ -92,7 +92,7 @@ def ray_against_process(
                 {"name": "kernel_shap", "num_samples": samples},
             ],
         )
-        plan, _, _ = prepare(config)
+        plan, _ = prepare(config).plan()
         [pair] = plan.pairs.values()
         host = Host(replace(host_spec(pair.model), threads=physical_cores()))
         info = host.load()

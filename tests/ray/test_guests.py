@@ -33,7 +33,7 @@ def test_rows_are_those_of_one_process(sweep_config: Callable[..., dict[str, Any
     outcome = run_sweep(parse_config(raw), QUIET)
     assert outcome.code == 2
     config = parse_config(raw)
-    alone = run_all(config, prepare(config)[1].examples)
+    alone = run_all(config, prepare(config).data.examples)
     loaded = RunTables.load(outcome.folder)
     for name, key in (("attributions", "values"), ("metrics", "value"), ("failures", "message")):
         found = {

@@ -23,7 +23,7 @@ from analysis.load import RunTables
 from engine.commits import committed
 from engine.config import parse_config
 from engine.errors import RunFolderError
-from jobs.finetune import trainings_of
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
 from jobs.status import print_status
 from tests.models.trainings import raw_sweep, save_tiny, write_rows
@@ -87,7 +87,7 @@ def test_a_run_killed_in_training_and_in_explaining(
     raw: dict[str, Any], start: Start, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    first, second = trainings_of(parse_config(raw))[0]
+    first, second = prepare(parse_config(raw)).trainings
     kill_when(start(), lambda: first.step_done >= 10)
     assert read_card(first.folder) is None
     said = told(run)

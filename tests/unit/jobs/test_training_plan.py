@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import shutil
@@ -315,7 +316,7 @@ class TestAdapterOfAnotherBase:
         print_plan(config, Console(file=out, width=400))
         [warning] = [line for line in out.getvalue().splitlines() if "warning: " in line]
         assert f"trained on owner/tiny, and is served on {other}" in warning
-        plan, _, _ = prepare(config)
+        plan, _ = prepare(config).plan()
         adapters = adapters_of(plan)  # as run.json has them
         assert "warning" not in adapters["tiny/fp32"]["tuned"]
         assert adapters["other/fp32"]["tuned"]["warning"] in warning
@@ -338,7 +339,7 @@ def test_a_prompt_that_does_not_fit_one_model_leaves_the_others(
     [prompt] = raw["prompts"]
     del prompt["template"]
     prompt["chat"] = [{"role": "user", "content": "{text}"}]
-    plan, _, lost = prepare(parse_config(raw))
+    plan, lost = prepare(parse_config(raw)).plan()
     assert {pair.model.label for pair in plan.pairs.values()} == {"chatting"}
     assert len(plan.pairs) == 3
     assert {(each.model, each.adapter, each.prompt, each.code) for each in lost} == {
@@ -350,6 +351,38 @@ def test_a_prompt_that_does_not_fit_one_model_leaves_the_others(
     raw["models"] = raw["models"][:1]
     with pytest.raises(ConfigError, match="this model has no chat template"):
         prepare(parse_config(raw))
+
+
+def test_data_and_models_are_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        real = getattr(importlib.import_module(module), name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(f"{module}.{name}", call)
+
+    counted("jobs.prepared", "load_examples")
+    counted("jobs.training_plan", "load_training_data")
+    counted("actors.loader", "load_tokenizer_spec")
+    path = str(folder_of_model(tmp_path))
+    config = config_of(tmp_path, {"path": path}, {"path": path, "precision": "bf16"})
+    config = config.model_copy(update={"data": DataConfig(path="bundled:reviews", limit=2)})
+    print_plan(config, Console(file=io.StringIO()))
+    names = ["load_examples", "load_tokenizer_spec", "load_training_data"]
+    assert sorted(calls) == names
+    # trainings fail or don't: the plan follows without looking again
+    prepared = prepare(config)
+    untrained = {training.fingerprint: "no room" for training in prepared.trainings}
+    before, after = prepared.plan()[0], prepared.plan(untrained)[0]
+    assert sorted(calls) == sorted([*names, *names])
+    assert (len(before.pairs), len(after.pairs)) == (6, 2)
 
 
 def test_a_label_that_does_not_fit_the_prompt_is_refused(tmp_path: Path, store: Path) -> None:
