@@ -53,6 +53,7 @@ def make_card(
             "path": task.model,
             "weights": task.weights,
             "precision": task.precision,
+            **({} if task.double_quant else {"double_quant": False}),
         },
         "finetune": task.entry.model_dump(mode="json", exclude={"seeds"}),
         "seed": task.seed,

@@ -1,9 +1,12 @@
-"""What the files of a checkpoint hold, read from their headers; loads no weights."""
+"""What the files of a checkpoint hold, read from headers and configuration; loads no weights."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+
+from actors.precision import quantized_by
 
 
 def stored_parameters(folder: str) -> int | None:
@@ -20,3 +23,9 @@ def stored_parameters(folder: str) -> int | None:
 def stored_bytes(folder: str) -> int:
     """Return the size of a folder's safetensors files."""
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def stored_quantization(folder: str) -> str | None:
+    """Return the method of a checkpoint that is quantized already, such as `gptq`; else None."""
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return quantized_by(config)

@@ -2,7 +2,7 @@
 
 A training has a folder of its own. While it runs there are `checkpoints/` and `progress.json`; at
 its end `adapter_config.json`, `adapter_model.safetensors` and, written last, `card.json`. A folder
-with a card is an adapter that is done; nothing else says so.
+with a card is an adapter that is done; nothing else says so. One that is damaged is trained again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actors.adapter_card import CARD, make_card
-from actors.adapter_files import CONFIG, WEIGHTS
+from actors.adapter_files import CONFIG, WEIGHTS, AdapterFiles, read_adapter
 from actors.checkpoints import Checkpoint, folder_of, is_finished, last_checkpoint, remove_torn
-from actors.loader import load_model, resolve_model
+from actors.loader import choose_device, load_model, resolve_model
 from actors.lora import CHECKPOINTING, with_adapter
 from actors.out_of_memory import is_out_of_memory
+from actors.precision import resolve_precision
+from actors.training_lock import alone
 from actors.training_rows import TrainingRow, encode
 from engine.errors import ModelError
 from engine.finetune_section import SAVE_STEPS, FinetuneConfig
@@ -28,7 +31,6 @@ from engine.training import TrainingTask
 
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
-LOCK = "lock"
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
@@ -41,25 +43,33 @@ _LOGS = 50
 
 
 def train_adapter(
-    task: TrainingTask, folder: Path, threads: int = 0, device: str = "auto"
+    task: TrainingTask,
+    folder: Path,
+    threads: int = 0,
+    device: str = "auto",
+    wait: bool = True,
 ) -> dict[str, Any]:
     """Train an adapter, or go on where an earlier call was cut off; return its card.
-
-    Another call for the same folder, in any process, is waited for; what it trained is taken.
 
     Args:
         task: What to train.
         folder: Of this training alone, named by its fingerprint.
         threads: Of torch on a CPU; 0 leaves its own choice.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        wait: Wait for another call for the same folder, in any process, and take what it trained.
 
     Raises:
         ModelError: The model can't be found, loaded or trained; the message says what to do.
+        HeldError: Another call trains it, and isn't waited for.
     """
+    if task.precision == "auto":
+        task = replace(task, precision=resolve_precision("auto", choose_device(device)))
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder, wait):
         if (card := read_card(folder)) is not None:
-            return card
+            if trained(folder) is not None:
+                return card
+            (folder / CARD).unlink()
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as hosts do
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import torch
@@ -82,9 +92,18 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     """Return the card of a finished training, or None where it isn't finished."""
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return card
+
+
+def trained(folder: Path) -> AdapterFiles | None:
+    """Return the adapter of a finished training; None if it isn't finished, or can't be read."""
+    if read_card(folder) is None:
+        return None
+    with contextlib.suppress(ModelError):  # damaged since: it is trained again
+        return read_adapter(str(folder))
+    return None
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
@@ -94,16 +113,6 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return entry
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that is killed."""
-    import fcntl
-
-    with open(folder / LOCK, "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _train(task: TrainingTask, folder: Path, device: str) -> dict[str, Any]:
@@ -161,7 +170,8 @@ def _run(
             f"{task.model} has other weights here ({source.digest}) than where the sweep was "
             f"planned ({task.weights}); give a local folder that all nodes have, or a revision"
         )
-    model = load_model(source, task.precision, device, task.double_quant)
+    precision = "auto" if task.as_stored else task.precision
+    model = load_model(source, precision, device, task.double_quant)
     set_seed(task.seed)  # of the adapter's first weights
     adapted = with_adapter(model, task.entry)
     trainer = LabelTrainer(

@@ -43,7 +43,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     if ray.is_initialized():
         yield _resources()
         return
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = _address(address)
     # Tokenizers would start a thread a core in every step and take the hosts' cores from them.
     variables = {"TOKENIZERS_PARALLELISM": "false", **_python_path()}
     runtime_env: dict[str, Any] = {"env_vars": variables}
@@ -65,6 +65,15 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield _resources()
     finally:
         ray.shutdown()
+
+
+def joins_a_cluster(address: str | None) -> bool:
+    """Return whether `ray_session(address)` joins a Ray, of whatever machines, and starts none."""
+    return ray.is_initialized() or _address(address) is not None
+
+
+def _address(given: str | None) -> str | None:
+    return given or os.environ.get("RAY_ADDRESS") or None
 
 
 WORKERS_KEPT = 8

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+UNTRAINED = "untrained "
+"""Begins what stands for an adapter's digest before it is trained; its training's follows."""
 
 
 class AdapterFacts(NamedTuple):
@@ -13,10 +16,17 @@ class AdapterFacts(NamedTuple):
     Attributes:
         digest: Of its weights and their configuration.
         path: Folder of its files.
+        warning: What may be wrong with it on this model; "" if nothing is known to be.
     """
 
     digest: str
     path: str
+    warning: str = ""
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it is still to be trained; its digest then stands for the one to come."""
+        return self.digest.startswith(UNTRAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,7 @@ class ModelFacts:
         max_tokens: The model's window.
         chat: Renders messages by the model's chat template, or None if it has none.
         parameters: Number of weights, or None where it isn't known before loading.
+        quantized: Method of a checkpoint that is quantized already, or None.
         adapters: By name in tables, those that can be served; the base isn't among them.
     """
 
@@ -37,11 +48,12 @@ class ModelFacts:
     max_tokens: int
     chat: Callable[[list[dict[str, str]]], str] | None = None
     parameters: int | None = None
+    quantized: str | None = None
     adapters: Mapping[str, AdapterFacts] = field(default_factory=dict)
 
 
 class Lost(NamedTuple):
-    """A model, or one of its adapters, that can't be had.
+    """A model, one of its adapters, or a prompt for it, that can't be had.
 
     Attributes:
         model: Its name in tables.
@@ -49,6 +61,7 @@ class Lost(NamedTuple):
         adapter: The adapter's name, or "" where it is the model.
         code: What kind of failure.
         message: What was tried, and what to do.
+        prompt: The prompt's name, where the model goes with others.
     """
 
     model: str
@@ -56,8 +69,17 @@ class Lost(NamedTuple):
     adapter: str
     code: str
     message: str
+    prompt: str = ""
 
     @property
     def place(self) -> str:
-        """Model, precision and adapter, for people."""
+        """Model, precision and adapter, for people; the message of a prompt names that."""
         return f"{self.model}/{self.precision}" + (f" with {self.adapter}" if self.adapter else "")
+
+
+def all_of(lost: Sequence[Lost]) -> str:
+    """Return one message of all; what is the same for each is said once."""
+    messages = dict.fromkeys(each.message for each in lost)
+    if len(messages) == 1:
+        return next(iter(messages))
+    return "\n".join(f"{each.place}: {each.message}" for each in lost)

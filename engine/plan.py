@@ -12,9 +12,9 @@ from engine.commits import CommittedPart
 from engine.config import DataConfig, ModelConfig, PromptConfig, SweepConfig, dump_config
 from engine.context import ExplainerTask, FaithfulnessTask, StepContext, Unit
 from engine.data import DataSource, example_key
-from engine.errors import ConfigError, ExampleError
+from engine.errors import ConfigError, ExampleError, ModelError
 from engine.explainers import parameters as explainer_parameters
-from engine.facts import AdapterFacts, ModelFacts
+from engine.facts import AdapterFacts, Lost, ModelFacts, all_of
 from engine.generation_settings import class_rule
 from engine.guests.names import check_parameters, is_guest
 from engine.prompts import (
@@ -33,6 +33,9 @@ from engine.types import Example
 
 PREDICTED_PER_EXPLAINED = 16
 """Examples that are predicted only make larger units: each asks for one evaluation."""
+
+UNFIT = "prompt_unfit"
+"""Code of the failure of a model that a prompt can't be put to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class Pair:
     context: StepContext
     evaluation_fingerprint: str
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether its adapter is still to be trained: its fingerprint and its units will change."""
+        return self.adapter is not None and self.adapter.is_untrained
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -68,6 +76,7 @@ class Plan:
         units: In order.
         examples: The sampled examples.
         explained: Ids of those that are explained; the others are predicted only.
+        lost: Prompts that don't fit a model, which others fit.
     """
 
     config: SweepConfig
@@ -76,6 +85,12 @@ class Plan:
     units: tuple[Unit, ...]
     examples: tuple[Example, ...]
     explained: frozenset[str]
+    lost: tuple[Lost, ...] = ()
+
+    def of_what_is_there(self) -> Plan:
+        """Return the plan without the pairs whose adapters are still to be trained."""
+        pairs = {key: pair for key, pair in self.pairs.items() if not pair.is_untrained}
+        return replace(self, pairs=pairs, units=tuple(u for u in self.units if u.pair in pairs))
 
 
 def data_source(config: SweepConfig, data: DataConfig | None = None) -> DataSource:
@@ -150,20 +165,33 @@ def build_plan(
         store: Root folder of the store.
 
     Raises:
-        ConfigError: A prompt doesn't fit a model or the data.
+        ConfigError: A prompt fits none of the models, or not the data.
     """
     examples = with_gold(config, config.data, examples)
-    pairs = {}
+    pairs: dict[str, Pair] = {}
+    lost: list[Lost] = []
     for model in config.models:
         if model_key(model) not in facts:
             continue  # can't be found: reported by the caller, the others go on
         known = facts[model_key(model)]
+        unfit: dict[str, Lost] = {}
         for wanted in config.wanted_adapters(model):
             if not wanted.is_base and wanted.name not in known.adapters:
                 continue
             for index, prompt in enumerate(config.prompts):
-                pair = _pair(config, model, wanted.name, prompt, index, known, Path(store))
+                if prompt.name in unfit:
+                    continue
+                try:
+                    pair = _pair(config, model, wanted.name, prompt, index, known, Path(store))
+                except (ConfigError, ModelError) as error:
+                    place = (model.label, model.precision, "")
+                    unfit[prompt.name] = Lost(*place, UNFIT, str(error), prompt.name)
+                    continue
                 pairs[pair.key] = pair
+        lost += unfit.values()
+    fitting = {pair.context.factors["prompt"] for pair in pairs.values()}
+    if nowhere := [each for each in lost if each.prompt not in fitting]:
+        raise ConfigError(all_of(nowhere))
     explained = _explained(config, examples)
     units = [
         unit
@@ -177,7 +205,7 @@ def build_plan(
             "examples": [[e.id, example_key(e.fields), e.label, e.group] for e in examples],
         }
     )
-    return Plan(config, fingerprint, pairs, tuple(units), tuple(examples), explained)
+    return Plan(config, fingerprint, pairs, tuple(units), tuple(examples), explained, tuple(lost))
 
 
 def _explained(config: SweepConfig, examples: Sequence[Example]) -> frozenset[str]:

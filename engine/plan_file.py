@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def write_plan(plan: Plan, path: Path) -> None:
         }
         for unit in plan.units
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # `rayxai status` may read it meanwhile
+    pq.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), part)
+    part.replace(path)
 
 
 def with_units_of(plan: Plan, path: Path) -> Plan:

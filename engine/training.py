@@ -25,7 +25,8 @@ class TrainingTask:
     Attributes:
         model: Local folder, hub id or alias, with its revision.
         weights: Digest of its weights; a host with others refuses.
-        precision: Of the base while training.
+        precision: Of the base while training; the method of a checkpoint that is quantized already.
+            `auto` only where the device isn't known yet: the fingerprint is then none to keep.
         tokenizer: Specification for `engine.tokens.load_tokenizer`.
         max_tokens: Longest prompt with its label.
         template: Of the prompt.
@@ -34,7 +35,9 @@ class TrainingTask:
         entry: The recipe.
         seed: Of the training.
         options: Of the model, as its host would get them.
-        double_quant: Whether the scales of a base in 4 bits are quantized too.
+        double_quant: Whether the scales of 4-bit weights are quantized too; True where there are
+            none.
+        as_stored: Whether the checkpoint is quantized already, and loads as it is.
     """
 
     model: str
@@ -49,6 +52,7 @@ class TrainingTask:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     double_quant: bool = True
+    as_stored: bool = False
 
     @property
     def fingerprint(self) -> str:

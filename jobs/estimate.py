@@ -24,12 +24,10 @@ from engine.gradients import even_gradients, expected_tokens, no_gradients
 from engine.plan import Pair, Plan, model_key, shard
 from engine.step import run_in_process
 from engine.types import Example
-from jobs.facts import facts_of
 from jobs.family_plan import print_families
-from jobs.finetune import trainings_of
 from jobs.folders import run_folder
+from jobs.prepared import Prepared, prepare
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare
 
 SAMPLE = 8
 """Examples of each pair that are counted; the rest is scaled up from them."""
@@ -116,7 +114,9 @@ def _spending_all(context: StepContext) -> StepContext:
 def print_plan(config: SweepConfig, console: Console) -> None:
     """Print the models' families, then pairs with units, evaluations, tokens, estimated time."""
     print_families(config, console)  # first: it has something to say where no model can be had
-    plan, data, missing = prepare(config)
+    prepared = prepare(config)
+    data = prepared.data
+    plan, missing = prepared.plan()
     folder = RunFolder(run_folder(config))
     folder.check(plan)
     plan = folder.as_cut(plan)
@@ -132,19 +132,18 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     )
     sample = min(SAMPLE, len(explained))
     table = Table("model and prompt", "units", "evaluations", "tokens", "time")
-    parameters = _parameters(plan)
     for key, counts in planned(plan).items():
         table.add_row(
             key.replace("|none|", "|"),
             str(sum(1 for u in plan.units if u.pair == key)),
             f"{counts.evaluations:,}",
             f"{counts.tokens:,}",
-            _duration(counts.tokens, parameters.get(key)),
+            _duration(counts.tokens, prepared.facts[model_key(plan.pairs[key].model)].parameters),
         )
         if counts.failures:
             console.print(f"{key}: {counts.failures} failures are expected on {sample} examples")
     if config.finetune:
-        _print_trainings(config, console)
+        _print_trainings(prepared, console)
     console.print(table)
     if sample < len(explained):
         console.print(f"Counted on {sample} examples and scaled up to {len(explained)}.")
@@ -152,17 +151,20 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         "Time: tokens ÷ what this machine's matrix products allow a model of that size, measured "
         "just now; loading, reuse of the template and stored evaluations are not counted."
     )
+    warnings = [p.adapter.warning for p in plan.pairs.values() if p.adapter is not None]
+    for warning in dict.fromkeys(filter(None, warnings)):
+        console.print(f"warning: {warning}", markup=False)
     for failure in data.failures:
         console.print(f"failure: {failure.message}", markup=False)
     for lost in missing:
         console.print(f"failure: {lost.place}: {lost.message}", markup=False)
 
 
-def _print_trainings(config: SweepConfig, console: Console) -> None:
+def _print_trainings(prepared: Prepared, console: Console) -> None:
     """Print what is trained before anything is explained."""
-    facts, _ = facts_of(config)
+    facts, trainings = prepared.facts, prepared.trainings
     table = Table("adapter", "examples", "steps", "tokens", "time")
-    for training in trainings_of(config):
+    for training in trainings:
         tokens = training.tokens()
         # forward, and backward through frozen weights: twice the products of scoring
         time_ = _duration(2 * tokens, facts[model_key(training.model)].parameters)
@@ -173,15 +175,11 @@ def _print_trainings(config: SweepConfig, console: Console) -> None:
         n_examples = str(len(training.task.data.train))
         table.add_row(training.place, n_examples, str(training.steps), f"{tokens:,}", time_)
     console.print(table)
-
-
-def _parameters(plan: Plan) -> dict[str, int | None]:
-    facts, _ = facts_of(plan.config)
-    by_model = {key: fact.parameters for key, fact in facts.items()}
-    return {
-        key: by_model[f"{pair.model.label}/{pair.model.precision}"]
-        for key, pair in plan.pairs.items()
-    }
+    if any(training.task.precision == "auto" for training in trainings):
+        console.print(
+            "What precision auto is on the cluster's devices isn't known here: adapters that are "
+            "trained in it may be there already."
+        )
 
 
 def _duration(tokens: int, parameters: int | None) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from actors.adapter_base import check_trained_on
 from actors.adapter_support import vllm_family_refusal, vllm_refusal
 from actors.backend import HostSpec
-from actors.checkpoint import stored_parameters
+from actors.checkpoint import stored_parameters, stored_quantization
 from actors.family_lookup import find_model_type
 from actors.host import make_backend
 from engine.adapter_section import WantedAdapter
@@ -20,8 +22,17 @@ NO_WINDOW = 2**31 - 1
 """Stands for a model without a longest input."""
 
 
-def model_facts(model: ModelConfig) -> ModelFacts:
+Found = dict[str, "ModelFacts | ModelError"]
+"""What was found at a path, or why nothing was."""
+
+
+def model_facts(model: ModelConfig, found: Found | None = None) -> ModelFacts:
     """Return the facts of one model.
+
+    Args:
+        model: The model.
+        found: By path with revision, to look once for what several entries name: precisions and
+            backends have the same files.
 
     Raises:
         ModelError: It can't be found, or its backend isn't installed; the message says what was
@@ -31,17 +42,35 @@ def model_facts(model: ModelConfig) -> ModelFacts:
     from actors import loader
 
     make_backend(host_spec(model))  # refuses options that it doesn't know
-    source = loader.resolve_model(model_path(model), model.options)
-    spec = loader.load_tokenizer_spec(source)
-    if model.is_fake:
+    path, found = model_path(model), {} if found is None else found
+    if model.is_fake:  # its options say what it answers
+        source = loader.resolve_model(path, model.options)
+        spec = loader.load_tokenizer_spec(source)
         window = int(model.options.get("max_tokens", spec.max_tokens or NO_WINDOW))
         return ModelFacts(source.digest, spec.json, window)
+    if path not in found:
+        try:
+            found[path] = _facts_of_files(path)
+        except ModelError as error:
+            found[path] = error
+    facts = found[path]
+    if isinstance(facts, ModelError):
+        raise facts
+    return facts
+
+
+def _facts_of_files(path: str) -> ModelFacts:
+    from actors import loader
+
+    source = loader.resolve_model(path)
+    spec = loader.load_tokenizer_spec(source)
     return ModelFacts(
         source.digest,
         spec.json,
         spec.max_tokens or NO_WINDOW,
         spec.chat,
         stored_parameters(source.location),
+        stored_quantization(source.location),
     )
 
 
@@ -101,13 +130,14 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
         ModelError: None of the models can be found.
     """
     facts: dict[str, ModelFacts] = {}
+    found: Found = {}
     lost: list[Lost] = []
     for model in config.models:
         refused = refused_adapters(config, model)
         for name, why in refused.items():
             lost.append(Lost(model.label, model.precision, name, "no_adapter", why))
         try:
-            known = model_facts(model)
+            known = model_facts(model, found)
             _check_memory(model, config.cluster)
         except TooLargeError as error:
             lost.append(Lost(model.label, model.precision, "", "too_large", str(error)))
@@ -120,7 +150,9 @@ def facts_of(config: SweepConfig) -> tuple[dict[str, ModelFacts], list[Lost]]:
             if wanted.path is None or wanted.name in refused:
                 continue
             try:
-                adapters[wanted.name] = adapter_facts(model, wanted)
+                adapter = adapter_facts(model, wanted)
+                warning = check_trained_on(Path(adapter.path), model_path(model), known.digest)
+                adapters[wanted.name] = adapter._replace(warning=warning)
             except ModelError as error:
                 place = (model.label, model.precision, wanted.name)
                 lost.append(Lost(*place, "no_adapter", str(error)))

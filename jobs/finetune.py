@@ -17,30 +17,41 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.trainer import read_card, read_progress, train_adapter
+from actors.training_lock import HeldError
 from cluster.faults import FaultKind, classify
 from cluster.resources import HOST_CPUS, lay_out
 from cluster.session import ClusterError, ray_session
 from engine.config import SweepConfig
-from engine.data import load_examples
 from engine.errors import ConfigError
-from engine.plan import data_source
+from engine.facts import Lost
+from engine.plan import UNFIT
 from engine.training import TrainingTask
+from jobs.auto_precision import auto_there
 from jobs.codes import DONE, SOME_FAILED
-from jobs.facts import facts_of, refused_adapters
-from jobs.folders import absolute
+from jobs.facts import refused_adapters
+from jobs.prepared import Prepared, prepare
 from jobs.progress import TrainingProgress
 from jobs.stages import physical_cores
-from jobs.training_plan import Training, plan_trainings
+from jobs.training_plan import Training
 
 POLL_SECONDS = 1.0
 
 
 # a worker of its own: what a training took of memory, on a GPU too, goes with it
 @ray.remote(num_cpus=HOST_CPUS, max_calls=1)
-def train_task(task: TrainingTask, folder: str, threads: int, per_node: int) -> dict[str, Any]:
-    """Train one adapter and return its card; a retry goes on at the last checkpoint."""
+def train_task(
+    task: TrainingTask, folder: str, threads: int, per_node: int, wait: bool
+) -> dict[str, Any] | str:
+    """Train one adapter; a retry goes on at the last checkpoint.
+
+    Returns:
+        Its card; or who else trains it, where that isn't to be waited for.
+    """
     share = threads or max(1, physical_cores() // per_node)
-    return train_adapter(task, Path(folder), share)
+    try:
+        return train_adapter(task, Path(folder), share, wait=wait)
+    except HeldError as error:
+        return error.holder
 
 
 def train_all(
@@ -57,6 +68,7 @@ def train_all(
         ClusterError: Ray can't be reached, or has not what is wanted.
     """
     waiting = deque({t.fingerprint: t for t in trainings if not t.is_done}.values())
+    held: set[str] = set()  # by other processes: last, so that they keep no place from the others
     failed: dict[str, str] = {}
     if not waiting:
         return failed
@@ -75,15 +87,23 @@ def train_all(
         while waiting or running:
             while waiting and len(running) < layout.hosts:
                 training = waiting.popleft()
-                console.print(f"Training {training.place}: {_extent(training)}")
+                wait = training.fingerprint in held
+                if not wait:
+                    console.print(f"Training {training.place}: {_extent(training)}")
                 place = (str(training.folder), wanted.threads or 0, layout.per_node)
-                running[remote.remote(training.task, *place)] = training
+                running[remote.remote(training.task, *place, wait)] = training
             done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for ref in done:
                 training = running.pop(ref)
                 progress.end(training.place)
                 try:
-                    console.print(f"Trained {training.place}: {_outcome(ray.get(ref))}")
+                    card = ray.get(ref)
+                    if isinstance(card, str):
+                        console.print(f"{training.place} is trained by {card}: waiting for it")
+                        held.add(training.fingerprint)
+                        waiting.append(training)
+                        continue
+                    console.print(f"Trained {training.place}: {_outcome(card)}")
                 except ray.exceptions.RayError as error:
                     fault = classify(error)
                     if fault.kind is FaultKind.ABORT:
@@ -99,6 +119,8 @@ def train_all(
 
 def _extent(training: Training) -> str:
     data, step = training.task.data, training.step_done
+    if read_card(training.folder) is not None:
+        return "the adapter in the store is damaged and is trained again"
     begins = f", goes on at step {step}" if step else ""
     return f"{len(data.train)} examples, {training.steps} steps{begins}"
 
@@ -114,15 +136,18 @@ def _outcome(card: dict[str, Any]) -> str:
     )
 
 
-def trainings_of(config: SweepConfig) -> list[Training]:
-    """Return the trainings that a sweep wants, of the models that are at hand.
-
-    Raises:
-        RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
-    """
-    examples = load_examples(data_source(config)).examples
-    facts, _ = facts_of(config)
-    return plan_trainings(config, facts, examples, absolute(config.run.store))
+def _untrainable(prepared: Prepared) -> list[Lost]:
+    """Return models and adapters that can't be had and would have been trained."""
+    wanting = {
+        (model.label, model.precision)
+        for model in prepared.config.models
+        if any(wanted.finetune for wanted in prepared.config.wanted_adapters(model))
+    }
+    return [
+        each
+        for each in prepared.lost
+        if (each.model, each.precision) in wanting and (not each.adapter or each.code == UNFIT)
+    ]
 
 
 def finetune(config: SweepConfig, console: Console) -> int:
@@ -131,7 +156,12 @@ def finetune(config: SweepConfig, console: Console) -> int:
     Raises:
         RayxaiError: Nothing can be trained.
     """
-    trainings = trainings_of(config)
+    prepared = prepare(config, auto_there)
+    trainings, lost = prepared.trainings, _untrainable(prepared)
+    for each in lost:
+        console.print(f"failure: {each.place}: {each.message}", style="red", markup=False)
+    if not trainings and lost:
+        raise ConfigError("none of the adapters can be trained")
     if not trainings:
         refused = [why for m in config.models for why in refused_adapters(config, m).values()]
         raise ConfigError(
@@ -157,7 +187,7 @@ def finetune(config: SweepConfig, console: Console) -> int:
             str(training.folder),
         )
     console.print(table)
-    return SOME_FAILED if failed else DONE
+    return SOME_FAILED if failed or lost else DONE
 
 
 def main() -> None:

@@ -73,6 +73,7 @@ class RunFolder:
             key
             for key, pair in plan.pairs.items()
             if old.get(key, pair.evaluation_fingerprint) != pair.evaluation_fingerprint
+            and not pair.is_untrained
         ]
         if record["run_fingerprint"] != plan.fingerprint or swapped:
             changed = _changed(record["config"], run_record(plan)["config"])
@@ -98,10 +99,14 @@ class RunFolder:
     def open(self, plan: Plan) -> Plan:
         """Create or continue the run; return the plan with the units as they were first cut.
 
+        Pairs whose adapters are still to be trained are left out: they join when they are called
+        for again, as a model does that is found later.
+
         Raises:
             RunFolderError: The folder can't be made, or holds something else.
         """
         self.check(plan)
+        plan = plan.of_what_is_there()
         units = self.path / "plan.parquet"
         if not self.record:
             try:

@@ -24,21 +24,22 @@ from engine import schema
 from engine.commits import CommitLog
 from engine.config import SweepConfig
 from engine.context import Unit
-from engine.data import LoadedData, example_key, load_examples
+from engine.data import LoadedData, example_key
 from engine.errors import ModelError, RunFolderError
 from engine.facts import Lost
-from engine.plan import Pair, Plan, build_plan, data_source, model_key, with_stored
+from engine.plan import Pair, Plan, model_key, with_stored
 from engine.results import UnitResult, result_digest
 from engine.seeds import digest
 from engine.step import content_free_examples
 from engine.store import index_store, write_units
+from jobs.auto_precision import auto_there
 from jobs.codes import ABORTED, DONE, SOME_FAILED
-from jobs.facts import facts_of, host_spec
-from jobs.finetune import train_all, trainings_of
-from jobs.folders import absolute, run_folder
+from jobs.facts import host_spec
+from jobs.finetune import train_all
+from jobs.folders import run_folder
+from jobs.prepared import Prepared, prepare
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
-from jobs.training_plan import is_untrained, plan_trainings, with_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +57,6 @@ class Outcome:
     evaluations: int
 
 
-def prepare(
-    config: SweepConfig, untrained: Mapping[str, str] | None = None
-) -> tuple[Plan, LoadedData, list[Lost]]:
-    """Return the plan, the data with its failures, and models and adapters that can't be had.
-
-    Args:
-        config: The sweep.
-        untrained: Of trainings that failed, fingerprint -> why. None plans adapters that are still
-            to be trained as if they were there.
-
-    Raises:
-        RayxaiError: The data or all models are unusable, or a prompt doesn't fit.
-    """
-    data = load_examples(data_source(config))
-    facts, lost = facts_of(config)
-    store = absolute(config.run.store)
-    trainings = plan_trainings(config, facts, data.examples, store)
-    facts, not_trained = with_trained(facts, trainings, untrained)
-    plan = build_plan(config, data.examples, facts, store)
-    return plan, data, [*lost, *not_trained]
-
-
 def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     """Run a sweep, or what is left of it, and write its tables and report.
 
@@ -85,28 +64,31 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
         RayxaiError: Nothing could be done, or the sweep had to stop; the same call continues it.
     """
     started = time.monotonic()
-    plan, data, missing = prepare(config)
+    prepared = prepare(config, auto_there)
+    data = prepared.data
+    plan, missing = prepared.plan()
     folder = RunFolder(run_folder(config))
     folder.check(plan)
-    if any(is_untrained(pair.adapter) for pair in plan.pairs.values()):
-        untrained = train_all(config, trainings_of(config), console)
-        plan, data, missing = prepare(config, untrained)
-        folder.check(plan)
+    trains = any(pair.is_untrained for pair in plan.pairs.values())
     lost = _early_failures(plan, data, missing)
-    if _is_finished(folder, folder.as_cut(plan), lost):
-        code = int(folder.record["code"])
-        console.print(f"Finished already: {len(plan.units)} units are committed, nothing to do.")
-        if code:
-            console.print("Some examples failed: they are listed in the report and in failures/.")
-        console.print(f"Report: {folder.path / 'report.html'}", soft_wrap=True)
-        return Outcome(folder.path, code, 0)
+    if not trains and _is_finished(folder, folder.as_cut(plan), lost):
+        return _finished_already(folder, plan, console)
     log = _take_lease(folder)
     try:
+        if trains:
+            before = folder.record.get("status")
+            untrained = _train(prepared, folder, plan, console)
+            plan, missing = prepared.plan(untrained)
+            folder.check(plan)
+            lost = _early_failures(plan, data, missing)
+            if before == "finished" and _is_complete(folder, folder.as_cut(plan), lost):
+                folder.update(status=before)  # what could not be trained then can't be now
+                return _finished_already(folder, plan, console)
         plan = folder.open(plan)
         left = folder.left(plan)
         folder.update(
             status="running",
-            adapters=_adapters(plan),
+            adapters=adapters_of(plan),
             rows_with_other_labels=data.n_other_labels,
         )
         _commit_directly(folder, log, lost)
@@ -127,13 +109,33 @@ def run_sweep(config: SweepConfig, console: Console) -> Outcome:
     return Outcome(folder.path, code, evaluations)
 
 
-def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return digest and folder of every adapter, by model and name."""
+def _finished_already(folder: RunFolder, plan: Plan, console: Console) -> Outcome:
+    code = int(folder.record["code"])
+    console.print(f"Finished already: {len(plan.units)} units are committed, nothing to do.")
+    if code:
+        console.print("Some examples failed: they are listed in the report and in failures/.")
+    console.print(f"Report: {folder.path / 'report.html'}", soft_wrap=True)
+    return Outcome(folder.path, code, 0)
+
+
+def _train(prepared: Prepared, folder: RunFolder, plan: Plan, console: Console) -> dict[str, str]:
+    """Train what isn't trained, on record; return why some failed, by fingerprint."""
+    trainings = prepared.trainings
+    folder.open(plan)
+    record = [{"place": t.place, "steps": t.steps, "folder": str(t.folder)} for t in trainings]
+    folder.update(status="training", trainings=record)
+    return train_all(prepared.config, trainings, console)
+
+
+def adapters_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return digest and folder of every adapter, and warnings, by model and name."""
     found: dict[str, dict[str, Any]] = {}
     for pair in plan.pairs.values():
         if pair.adapter is not None:
             name = pair.context.factors["adapter"]
-            found.setdefault(model_key(pair.model), {})[name] = pair.adapter._asdict()
+            found.setdefault(model_key(pair.model), {})[name] = {
+                key: value for key, value in pair.adapter._asdict().items() if value
+            }
     return found
 
 
@@ -148,7 +150,12 @@ def _take_lease(folder: RunFolder) -> CommitLog:
 
 def _is_finished(folder: RunFolder, plan: Plan, lost: UnitResult) -> bool:
     """Return whether there is nothing to run, to note or to write."""
-    if folder.record.get("status") != "finished" or folder.left(plan):
+    return folder.record.get("status") == "finished" and _is_complete(folder, plan, lost)
+
+
+def _is_complete(folder: RunFolder, plan: Plan, lost: UnitResult) -> bool:
+    """Return whether all units and the failures before them are committed, and reported."""
+    if folder.left(plan):
         return False
     noted = folder.commits().get(lost.unit)
     report = folder.path / "report.html"
@@ -321,6 +328,7 @@ def _early_failures(plan: Plan, data: LoadedData, missing: Sequence[Lost]) -> Un
             "model": lost.model,
             "precision": lost.precision,
             "adapter": lost.adapter or None,
+            "prompt": lost.prompt or None,
             "stage": "model",
             "code": lost.code,
             "message": lost.message,

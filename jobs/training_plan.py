@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actors.adapter_files import read_adapter
 from actors.checkpoints import last_checkpoint
-from actors.trainer import CHECKPOINTS, read_card
+from actors.trainer import CHECKPOINTS, trained
 from actors.training_rows import encode
 from engine.adapter_section import WantedAdapter
-from engine.config import FinetuneConfig, ModelConfig, SweepConfig
-from engine.errors import ConfigError
-from engine.facts import AdapterFacts, Lost, ModelFacts
+from engine.config import ClusterConfig, FinetuneConfig, ModelConfig, SweepConfig
+from engine.errors import ConfigError, ModelError
+from engine.facts import UNTRAINED, AdapterFacts, Lost, ModelFacts, all_of
 from engine.finetune_settings import training_prompt
 from engine.labels import resolve_labels
-from engine.plan import build_template, model_key, naming
+from engine.plan import UNFIT, build_template, model_key, naming
 from engine.tokens import load_tokenizer
 from engine.training import TrainingTask
 from engine.training_data import TrainingData, load_training_data
 from engine.types import Example
+from jobs.auto_precision import auto_here
 from jobs.facts import model_path, refused_adapters
 
 SAMPLE = 64
 """Examples whose tokens are counted; the rest is scaled up from them."""
-
-
-_UNTRAINED = "untrained "
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Training:
     @property
     def is_done(self) -> bool:
         """Whether the adapter is at hand, trained by whatever run."""
-        return read_card(self.folder) is not None
+        return trained(self.folder) is not None
 
     @property
     def steps(self) -> int:
@@ -82,9 +80,15 @@ class Training:
 
 
 def plan_trainings(
-    config: SweepConfig, facts: Mapping[str, ModelFacts], examples: Sequence[Example], store: Path
-) -> list[Training]:
-    """Return the trainings of all models at hand, done or not; two may have one folder.
+    config: SweepConfig,
+    facts: Mapping[str, ModelFacts],
+    examples: Sequence[Example],
+    store: Path,
+    auto: Callable[[ClusterConfig], str | None] = auto_here,
+) -> tuple[list[Training], list[Lost]]:
+    """Return the trainings of all models at hand, done or not, and those that can't be.
+
+    Two trainings may have one folder.
 
     Adapters that the model's backend couldn't serve afterwards are not trained.
 
@@ -93,14 +97,18 @@ def plan_trainings(
         facts: By model key.
         examples: Of the sweep; none of their texts is trained on.
         store: The sweep's store.
+        auto: Says what precision `auto` is where trainings run, None if that isn't known; such
+            trainings stay `auto` and count as not done. Asked only if a model needs it.
 
     Raises:
-        ConfigError: The prompt doesn't fit a model.
+        ConfigError: The prompts fit none of the models.
         DataError: Training data can't be read, or nothing is left of them.
     """
     entries = {entry.name: entry for entry in config.finetune}
     loaded: dict[str, TrainingData] = {}
-    found = []
+    ask = functools.cache(lambda: auto(config.cluster))
+    found: list[Training] = []
+    lost: list[Lost] = []
     for model in config.models:
         if model_key(model) not in facts:
             continue
@@ -112,10 +120,18 @@ def plan_trainings(
             if entry.name not in loaded:
                 loaded[entry.name] = load_training_data(config, entry, examples)
             known = facts[model_key(model)]
-            task = _task(config, entry, model, wanted, known, loaded[entry.name])
+            try:
+                task = _task(config, entry, model, wanted, known, loaded[entry.name])
+            except (ConfigError, ModelError) as error:
+                lost.append(Lost(model.label, model.precision, wanted.name, UNFIT, str(error)))
+                continue
+            if task.precision == "auto":
+                task = replace(task, precision=ask() or "auto")
             name = task.fingerprint
             found.append(Training(model, wanted.name, name, store / "adapters" / name, task))
-    return found
+    if len({(each.model, each.precision) for each in lost}) == len(facts) and lost:
+        raise ConfigError(all_of(lost))
+    return found, lost
 
 
 def _task(
@@ -136,7 +152,7 @@ def _task(
     return TrainingTask(
         model=model_path(model),
         weights=facts.digest,
-        precision=model.precision,
+        precision=facts.quantized or model.precision,
         tokenizer=facts.tokenizer,
         max_tokens=min(entry.max_tokens or facts.max_tokens, facts.max_tokens),
         template=template,
@@ -145,7 +161,8 @@ def _task(
         entry=entry,
         seed=wanted.seed,
         options=model.options,
-        double_quant=model.double_quant,
+        double_quant=model.double_quant or not model.in_four_bits,
+        as_stored=facts.quantized is not None,
     )
 
 
@@ -164,11 +181,10 @@ def with_trained(
     """
     result, lost = dict(facts), []
     for training in trainings:
-        if training.is_done:
-            files = read_adapter(str(training.folder))
+        if (files := trained(training.folder)) is not None:
             adapter = AdapterFacts(files.digest, str(files.folder))
         elif failed is None:
-            adapter = AdapterFacts(f"{_UNTRAINED}{training.fingerprint}", str(training.folder))
+            adapter = AdapterFacts(f"{UNTRAINED}{training.fingerprint}", str(training.folder))
         else:
             why = failed.get(training.fingerprint, "it was not trained")
             model = training.model
@@ -178,8 +194,3 @@ def with_trained(
         known = result[key]
         result[key] = replace(known, adapters={**known.adapters, training.adapter: adapter})
     return result, lost
-
-
-def is_untrained(adapter: AdapterFacts | None) -> bool:
-    """Return whether the facts stand for an adapter that is still to be trained."""
-    return adapter is not None and adapter.digest.startswith(_UNTRAINED)

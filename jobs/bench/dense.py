@@ -42,7 +42,7 @@ class DenseRate:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.shapes = DENSE
+        self.shapes: tuple[tuple[int, int], ...] = DENSE
 
     def __call__(self) -> float:
         """Return the tokens a second of the fastest shape."""

@@ -153,7 +153,7 @@ def _extremes(figures: dict[str, Any]) -> dict[str, float]:
     """Return the figures that a release is judged by; none of what was not measured."""
     inside = [c for row in figures["coverage"].values() for c in row.values()]
     inside += [row["coverage"] for row in figures["stopped"].values()]
-    found = {
+    found: dict[str, list[float]] = {
         "worst_vs_shap": list(figures["vs_shap"].values()),
         "worst_evaluations_of_shap": list(figures["evaluations_of_shap"].values()),
         "worst_pool_vs_own": [e for row in figures["pool_vs_own"].values() for e in row.values()],
@@ -165,7 +165,10 @@ def _extremes(figures: dict[str, Any]) -> dict[str, float]:
 
 def _evaluations(measured: dict[str, dict[float, Errors]]) -> dict[str, dict[float, float]]:
     """Return the evaluations from the pool over those of a method's own coalitions."""
-    mean = _table(measured, lambda found: float(np.mean(found.evaluations or [np.nan])))
+    mean = _table(
+        measured,
+        lambda found: float(np.mean([*found.evaluations])) if found.evaluations else float("nan"),
+    )
     return {
         name: {m: count / mean[name][m] for m, count in mean[pooled].items()}
         for pooled, name in _POOLED.items()

@@ -24,9 +24,10 @@ from engine.step import run_in_process
 from jobs.bench.devices import check_same, on_device
 from jobs.facts import host_spec
 from jobs.folders import run_folder
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
 from jobs.stages import physical_cores
-from jobs.sweep import prepare, run_sweep, run_units
+from jobs.sweep import run_sweep, run_units
 
 WORDS = (
     *("good", "bad", "not", "fun", "dull", "great", "movie", "film", "plot", "story", "actors"),
@@ -61,7 +62,7 @@ def run(units: int = 4000) -> dict[str, Any]:
             metrics={"faithfulness": False},
             cluster={"shard_size": 1},
         )
-        plan, _, _ = prepare(config)
+        plan, _ = prepare(config).plan()
         run_dir = RunFolder(run_folder(config))
         log = CommitLog(run_dir.path)
         plan = run_dir.open(plan)
@@ -106,7 +107,7 @@ def ray_against_process(
             ],
             cluster={"hosts": 1, **on_device(device)},
         )
-        plan, _, _ = prepare(config)
+        plan, _ = prepare(config).plan()
         [pair] = plan.pairs.values()
         host = Host(replace(host_spec(pair.model, device), threads=physical_cores()))
         info = host.load()

@@ -14,8 +14,9 @@ from analysis.load import RunTables
 from analysis.tables import build_tables
 from jobs.legacy.budgets import print_cost, raised_budgets, with_budgets
 from jobs.legacy.sweeps import LegacyRun
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare, run_sweep
+from jobs.sweep import run_sweep
 
 Writer = Callable[
     [RunTables, dict[str, pl.DataFrame], Path, Path | None, Mapping[str, str]], list[Path]
@@ -34,13 +35,13 @@ def run_legacy(run: LegacyRun, write: Writer, console: Console) -> int:
     """
     if run.token is not None:
         os.environ["HF_TOKEN"] = run.token  # where the hub's library looks, here and in hosts
-    plan, _, _ = prepare(run.sweep)
+    plan, _ = prepare(run.sweep).plan()
     raised = raised_budgets(plan)
     sweep = with_budgets(run.sweep, raised)
     notes = {label: str(each) for label, each in raised.items()}
     for label, note in notes.items():
         console.print(f"{label}: {note}", markup=False)
-    print_cost(prepare(sweep)[0] if raised else plan, console)
+    print_cost(prepare(sweep).plan()[0] if raised else plan, console)
     outcome = run_sweep(sweep, console)
     rows = RunTables.load(outcome.folder)
     adapter = trained_adapter(RunFolder(outcome.folder).record)

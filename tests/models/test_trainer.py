@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,8 +24,11 @@ from actors.adapter_files import read_adapter
 from actors.checkpoints import COMPLETE, last_checkpoint
 from actors.label_scorer import LabelScorer
 from actors.label_trainer import LabelTrainer, Validation, validate
+from actors.loader import load_model
 from actors.lora import target_modules, with_adapter
+from actors.precision import resolve_precision
 from actors.trainer import CHECKPOINTS, PROGRESS, read_card, train_adapter, training_arguments
+from actors.training_lock import HeldError
 from actors.training_rows import encode
 from engine.errors import ModelError
 from engine.training import TrainingTask
@@ -129,6 +133,15 @@ class TestTraining:
         monkeypatch.setattr("actors.trainer._train", None)  # a call would fail
         assert train_adapter(task, folder) == read_card(folder)
 
+    def test_what_is_damaged_is_trained_again(self, make: Make, tmp_path: Path) -> None:
+        task = make(epochs=0.2)
+        train_adapter(task, tmp_path)
+        weights = tmp_path / "adapter_model.safetensors"
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-8])
+        train_adapter(task, tmp_path)
+        assert weights.read_bytes() == whole
+
     def test_equal_seeds_give_equal_adapters(self, make: Make, tmp_path: Path) -> None:
         digests = []
         for name, seeds in (("a", [0]), ("b", [0]), ("c", [1])):
@@ -169,6 +182,13 @@ class TestTraining:
     def test_fp16_needs_a_gpu(self, make: Make, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="fp16 can't be trained on a CPU"):
             train_adapter(replace(make(), precision="fp16"), tmp_path, device="cpu")
+
+    def test_the_card_says_what_auto_was(self, make: Make, tmp_path: Path) -> None:
+        task = replace(make(epochs=0.2), precision="auto")
+        card = train_adapter(task, tmp_path, device="cpu")
+        came_to = resolve_precision("auto", "cpu")
+        assert card["model"]["precision"] == came_to
+        assert card["fingerprint"] == replace(task, precision=came_to).fingerprint
 
     @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"save_steps": 2}])
     def test_what_is_no_part_of_the_recipe_changes_nothing(
@@ -309,6 +329,9 @@ class TestKill:
         [task] = tasks_of(sweep_of(model, rows, **entry))
         first = _start(model, rows, entry, tmp_path)
         _wait_for_step(tmp_path, 2, first)
+        with pytest.raises(HeldError) as error:
+            train_adapter(task, tmp_path, wait=False)
+        assert error.value.holder == f"process {first.pid} on {socket.gethostname()}"
         card = train_adapter(task, tmp_path)
         assert first.wait(timeout=60) == 0
         assert card["resumed_at"] is None
@@ -344,6 +367,31 @@ class TestQuantized:
         for name, parameter in base.named_parameters():
             if name in frozen:
                 assert torch.equal(parameter, frozen[name]), name
+
+    @pytest.mark.parametrize("double_quant", [True, False])
+    def test_the_base_is_quantized_as_its_host_quantizes_it(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, double_quant: bool
+    ) -> None:
+        pytest.importorskip("bitsandbytes")
+        nested: set[bool] = set()
+
+        def load(*args: Any) -> Any:
+            made = load_model(*args)
+            # now: a CPU that lays its weights out anew takes second scales apart at its first pass
+            nested.update(
+                m.weight.quant_state.nested for m in made.modules() if hasattr(m, "quant_state")
+            )
+            return made
+
+        monkeypatch.setattr("actors.trainer.load_model", load)
+        config = sweep_of(save_tiny(tmp_path / "wide", hidden=64), rows, **LEARNS, epochs=0.2)
+        served = {"precision": "nf4", "double_quant": double_quant}
+        model = config.models[0].model_copy(update=served)
+        [task] = tasks_of(config.model_copy(update={"models": [model]}))
+        card = train_adapter(task, tmp_path / "trained")
+        assert nested == {double_quant}
+        assert card["model"]["precision"] == "nf4"
+        assert card["model"].get("double_quant", True) == double_quant
 
     @pytest.mark.parametrize("optimizer", ["adamw_8bit"])
     def test_moments_in_eight_bits(self, make: Make, tmp_path: Path, optimizer: str) -> None:

@@ -89,4 +89,5 @@ def sweep_of(model: Path, train: Path, **entry: Any) -> SweepConfig:
 
 def tasks_of(config: SweepConfig) -> list[TrainingTask]:
     facts, _ = facts_of(config)
-    return [training.task for training in plan_trainings(config, facts, (), Path("store"))]
+    trainings, _ = plan_trainings(config, facts, (), Path("store"))
+    return [training.task for training in trainings]

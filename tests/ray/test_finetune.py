@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +17,14 @@ import pytest
 import yaml
 from rich.console import Console
 
+from actors.precision import resolve_precision
 from actors.trainer import PROGRESS, read_card
+from actors.training_lock import alone
 from analysis.load import RunTables
 from engine.config import parse_config
-from jobs.finetune import finetune, train_all, trainings_of
+from jobs.auto_precision import auto_here, auto_there
+from jobs.finetune import finetune, train_all
+from jobs.prepared import prepare
 from jobs.sweep import run_sweep
 from tests.models.trainings import raw_sweep, save_tiny, write_rows
 
@@ -50,13 +56,49 @@ class TestTrainings:
     def test_every_seed_is_trained_once(self, model: Path, rows: Path, tmp_path: Path) -> None:
         config = parse_config(sweep(model, rows, tmp_path, epochs=4, seeds=[0, 1]))
         assert finetune(config, QUIET) == 0
-        trainings = trainings_of(config)
+        trainings = prepare(config, auto_there).trainings
         cards = [read_card(training.folder) for training in trainings]
         assert [card["seed"] for card in cards if card] == [0, 1]
         assert all(card["validation"]["accuracy"] == 1.0 for card in cards if card)
         before = [(t.folder / "card.json").stat().st_mtime_ns for t in trainings]
         assert finetune(config, QUIET) == 0
         assert [(t.folder / "card.json").stat().st_mtime_ns for t in trainings] == before
+
+    def test_auto_is_asked_where_it_is_trained(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        """Ray is there already, so its machines could be others than this one."""
+        raw = sweep(model, rows, tmp_path, epochs=0.2)
+        raw["models"][0]["precision"] = "auto"
+        config = parse_config(raw)
+        assert auto_here(config.cluster) is None
+        [training] = prepare(config, auto_there).trainings
+        assert training.task.precision == resolve_precision("auto", "cpu")
+        assert [t.task.precision for t in prepare(config).trainings] == ["auto"]
+
+    def test_one_that_another_process_trains_is_waited_for_last(
+        self, model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        config = parse_config(sweep(model, rows, tmp_path, epochs=0.2, seeds=[0, 1]))
+        first, second = prepare(config, auto_there).trainings
+        first.folder.mkdir(parents=True)
+        out = io.StringIO()
+
+        def release() -> None:
+            with alone(first.folder, wait=False):
+                while not second.is_done:
+                    time.sleep(0.02)
+
+        holding = threading.Thread(target=release)
+        holding.start()
+        try:
+            assert train_all(config, [first, second], Console(file=out, width=200)) == {}
+        finally:
+            holding.join()
+        said = out.getvalue()
+        assert f"t-seed0 is trained by process {os.getpid()} on " in said
+        ends = [said.index(f"Trained tiny/fp32 with {name}") for name in ("t-seed1", "t-seed0")]
+        assert ends == sorted(ends)
 
     def test_one_that_fails_leaves_the_others(
         self, model: Path, rows: Path, tmp_path: Path
@@ -66,7 +108,7 @@ class TestTrainings:
         raw["finetune"].append(bad)
         raw["models"][0]["adapters"].insert(0, {"finetune": "bad"})
         config = parse_config(raw)
-        trainings = {t.adapter: t for t in trainings_of(config)}
+        trainings = {t.adapter: t for t in prepare(config, auto_there).trainings}
         failed = train_all(config, list(trainings.values()), QUIET)
         [(fingerprint, why)] = failed.items()
         assert fingerprint == trainings["bad-seed0"].fingerprint
@@ -107,7 +149,7 @@ def test_a_killed_job_goes_on_where_it_was(
     command = [sys.executable, "-m", "jobs.finetune", str(file)]
     quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process.append(subprocess.Popen(command, **quiet))
-    [training] = trainings_of(parse_config(raw))
+    [training] = prepare(parse_config(raw)).trainings
     deadline = time.monotonic() + 200
     while training.step_done < 10:
         assert process[0].poll() is None, "it ended before it could be killed"

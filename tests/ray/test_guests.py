@@ -10,7 +10,8 @@ from rich.console import Console
 
 from analysis.load import RunTables
 from engine.config import parse_config
-from jobs.sweep import prepare, run_sweep
+from jobs.prepared import prepare
+from jobs.sweep import run_sweep
 from tests.unit.engine.guests.own_guests import PLACE
 from tests.unit.fake_sweep import run_all
 
@@ -32,7 +33,7 @@ def test_rows_are_those_of_one_process(sweep_config: Callable[..., dict[str, Any
     outcome = run_sweep(parse_config(raw), QUIET)
     assert outcome.code == 2
     config = parse_config(raw)
-    alone = run_all(config, prepare(config)[1].examples)
+    alone = run_all(config, prepare(config).data.examples)
     loaded = RunTables.load(outcome.folder)
     for name, key in (("attributions", "values"), ("metrics", "value"), ("failures", "message")):
         found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,13 +16,16 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from rich.console import Console
 
 from actors.trainer import read_card
 from analysis.load import RunTables
 from engine.commits import committed
 from engine.config import parse_config
 from engine.errors import RunFolderError
-from jobs.finetune import trainings_of
+from jobs.prepared import prepare
+from jobs.runfolder import RunFolder
+from jobs.status import print_status
 from tests.models.trainings import raw_sweep, save_tiny, write_rows
 
 pytestmark = pytest.mark.models
@@ -83,9 +87,13 @@ def test_a_run_killed_in_training_and_in_explaining(
     raw: dict[str, Any], start: Start, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    first, second = trainings_of(parse_config(raw))
+    first, second = prepare(parse_config(raw)).trainings
     kill_when(start(), lambda: first.step_done >= 10)
     assert read_card(first.folder) is None
+    said = told(run)
+    assert "stopped: its process is gone" in said
+    assert "tiny/fp32 with t-seed0: step " in said
+    assert "tiny/fp32 with t-seed1: not trained yet" in said
 
     kill_when(start(), lambda: rows_in(run) >= 4)
     assert read_card(first.folder) is not None
@@ -99,6 +107,31 @@ def test_a_run_killed_in_training_and_in_explaining(
     assert [(t.folder / "card.json").stat().st_mtime_ns for t in (first, second)] == made
     assert begun >= 4
     check(RunTables.load(run), run)
+
+
+def told(run: Path) -> str:
+    out = io.StringIO()
+    print_status(run, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_a_second_job_is_refused_while_the_first_one_trains(
+    raw: dict[str, Any], start: Start, tmp_path: Path
+) -> None:
+    raw["finetune"][0]["epochs"] = 1000
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    first = start()
+    deadline = time.monotonic() + 200
+    folder = RunFolder(tmp_path / "run")
+    while folder.record.get("status") != "training":
+        assert first.poll() is None, "it ended before it trained"
+        assert time.monotonic() < deadline, "it doesn't say that it trains"
+        time.sleep(0.02)
+    assert ": training (started " in told(tmp_path / "run")
+    second = start()
+    said = second.communicate(timeout=200)[0].decode()
+    assert second.returncode == 3
+    assert f"in use by process {first.pid}" in said
 
 
 def check(rows: RunTables, run: Path) -> None:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from engine.commits import CommittedPart
 from engine.config import SweepConfig, parse_config
 from engine.data import example_key
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelError
 from engine.facts import AdapterFacts, ModelFacts
 from engine.plan import (
     build_plan,
@@ -307,6 +307,48 @@ class TestTemplates:
         raw["prompts"] = [prompt, {**copy.deepcopy(prompt), "name": "b", "template": "none"}]
         with pytest.raises(ConfigError, match=r"^prompts\.1\.template: "):
             plan_of(parse_config(raw), EXAMPLES)
+
+
+class TestAPromptThatFitsOneModelOnly:
+    FITS: ClassVar = {
+        "fake:linear/fp32": replace(FACTS, chat=render_chat),
+        "fake:and_or/fp32": FACTS,
+    }
+
+    @staticmethod
+    def config(**changes: Any) -> SweepConfig:
+        raw = raw_sweep("occlusion", models=["fake:linear", "fake:and_or"])
+        chat = {"chat": [{"role": "user", "content": "{text}"}], "name": "chat", "labels": LABELS}
+        raw["prompts"] = [raw.pop("prompt"), {**chat, **changes}]
+        return parse_config(raw)
+
+    def test_leaves_the_other_pairs(self) -> None:
+        plan = build_plan(self.config(), EXAMPLES, self.FITS, "store")
+        assert [tuple(key.split("|"))[::3] for key in plan.pairs] == [
+            ("fake:linear", "review"),
+            ("fake:linear", "chat"),
+            ("fake:and_or", "review"),
+        ]
+        [lost] = plan.lost
+        assert (lost.model, lost.adapter, lost.prompt) == ("fake:and_or", "", "chat")
+        assert lost.code == "prompt_unfit"
+        assert lost.message.startswith("prompts.1.chat: this model has no chat template")
+
+    def test_a_chat_template_that_refuses_the_messages(self) -> None:
+        def refuse(messages: list[dict[str, str]]) -> str:
+            raise ModelError("the model's chat template refuses these messages")
+
+        facts = self.FITS | {"fake:and_or/fp32": replace(FACTS, chat=refuse)}
+        [lost] = build_plan(self.config(), EXAMPLES, facts, "store").lost
+        assert "refuses these messages" in lost.message
+
+    def test_one_that_fits_none_is_refused_and_said_once(self) -> None:
+        bad = {"chat": [{"role": "user", "content": "{txt}"}]}
+        facts = dict.fromkeys(self.FITS, replace(FACTS, chat=render_chat))
+        with pytest.raises(ConfigError) as error:
+            build_plan(self.config(**bad), EXAMPLES, facts, "store")
+        assert str(error.value).startswith("prompts.1.chat: ")
+        assert str(error.value).count("unknown slot") == 1
 
 
 class TestFile:

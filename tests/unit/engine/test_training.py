@@ -12,6 +12,7 @@ from engine.types import Example
 from tests.unit.fake_sweep import raw_sweep
 
 ROWS = (Example("a", {"text": "good"}, 1), Example("b", {"text": "bad"}, 0))
+PLAIN = "305fa623f848fe36"
 LABELS = LabelSet(("negative", "positive"), (" bad", " good"), ((1,), (2,)))
 
 
@@ -54,6 +55,13 @@ def test_the_fingerprint_has_all_that_an_adapter_depends_on() -> None:
         {"seed": 1},
     ):
         assert task(**other).fingerprint != plain, other
+
+
+def test_scales_quantized_once_are_another_base_and_nothing_else_is_renamed() -> None:
+    four = task(precision="nf4")
+    assert replace(four, double_quant=False).fingerprint != four.fingerprint
+    # adapters of this fingerprint are there already
+    assert task().fingerprint == PLAIN
 
 
 def test_where_and_from_where_it_runs_is_left_out() -> None:

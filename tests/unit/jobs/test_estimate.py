@@ -10,8 +10,8 @@ from rich.console import Console
 from engine.commits import CommitLog
 from engine.store import write_units
 from jobs.estimate import count, print_plan
+from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
-from jobs.sweep import prepare
 from tests.unit.fake_sweep import CountingHost, examples_of, plan_of, sweep
 
 TEXTS = ["A good film, but very very dull.", "awful", "", "fun", "a plot with no end in sight"]
@@ -83,7 +83,7 @@ class TestPrinted:
     def test_whole_data(self, tmp_path: Path) -> None:
         said = self.printed(tmp_path)
         config = sweep(*MANY, data={"path": "bundled:reviews", "id": "id", "limit": 6})
-        plan, _, _ = prepare(config)
+        plan, _ = prepare(config).plan()
         [pair] = plan.pairs.values()
         counts = count(pair, plan.examples, 4)
         assert "6 examples of 240 in bundled:reviews; 2 units, 0 of them done" in said
@@ -100,7 +100,7 @@ class TestPrinted:
     def test_what_is_done_counts_whatever_the_shards_are_now(self, tmp_path: Path) -> None:
         data = {"path": "bundled:reviews", "id": "id", "limit": 6}
         run = {"name": "t", "out": str(tmp_path / "run"), "store": str(tmp_path / "store")}
-        plan, _, _ = prepare(sweep(*MANY, data=data, run=run))
+        plan, _ = prepare(sweep(*MANY, data=data, run=run)).plan()
         folder = RunFolder(tmp_path / "run")
         plan = folder.open(plan)
         [pair] = plan.pairs.values()

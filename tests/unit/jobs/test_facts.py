@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from actors import vllm_settings
+from actors.sources import resolve_model
 from engine.adapter_section import WantedAdapter
 from engine.config import ClusterConfig, ModelConfig, SweepConfig
 from engine.errors import ConfigError, ModelError
@@ -75,6 +76,26 @@ class TestFactsOf:
             facts_of(sweep_of(*(model(str(tmp_path / name)) for name in ("a1", "b2"))))
         assert "a1" in str(error.value)
         assert "b2" in str(error.value)
+
+    def test_what_several_entries_name_is_looked_for_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The hub may take seconds to say that it can't be reached."""
+        asked = []
+
+        def resolve(path: str, *args: Any) -> Any:
+            asked.append(path)
+            return resolve_model(path, *args)
+
+        monkeypatch.setattr("actors.loader.resolve_model", resolve)
+        gone = [model("owner/gone", precision=p) for p in ("fp32", "bf16", "nf4")]
+        _, lost = facts_of(sweep_of(model(), *gone))
+        assert [each.precision for each in lost] == ["fp32", "bf16", "nf4"]
+        assert len({each.message for each in lost}) == 1
+        assert asked.count("owner/gone") == 1
+        other = model("owner/gone", revision="v2")
+        assert len(facts_of(sweep_of(model(), *gone, other))[1]) == 4
+        assert asked.count("owner/gone@v2") == 1
 
     def test_the_same_model_in_two_precisions(self) -> None:
         facts, _ = facts_of(sweep_of(model(), model(precision="bf16")))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from actors.adapter_card import CARD
+from actors.trainer import PROGRESS, write_json
 from engine import schema
 from engine.commits import CommitLog
 from engine.errors import RunFolderError
+from engine.facts import UNTRAINED, AdapterFacts
 from engine.plan import Plan
 from engine.results import UnitResult
 from engine.store import write_units
@@ -175,6 +179,60 @@ def test_a_model_found_later_joins_the_run(folder: RunFolder) -> None:
     assert folder.open(both).units == both.units
     assert set(folder.record["evaluation_fingerprints"]) == set(both.pairs)
     assert folder.open(both).units == both.units
+
+
+class TestTraining:
+    """A run is there, and says what it does, while its adapters are trained."""
+
+    @staticmethod
+    def plan(digest: str) -> Plan:
+        """Two pairs, the second by an adapter."""
+        plan = plan_with(models=["fake:linear", "fake:and_or"])
+        base, tuned = plan.pairs
+        adapter = AdapterFacts(digest, "folder")
+        of_adapter = replace(plan.pairs[tuned], adapter=adapter, evaluation_fingerprint=digest)
+        return replace(plan, pairs={base: plan.pairs[base], tuned: of_adapter})
+
+    def test_what_is_trained_joins_the_run(self, folder: RunFolder) -> None:
+        before, after = self.plan(f"{UNTRAINED}t"), self.plan("0" * 64)
+        base, tuned = before.pairs
+        opened = folder.open(before)
+        assert list(opened.pairs) == [base]
+        assert {unit.pair for unit in opened.units} == {base}
+        assert set(folder.record["evaluation_fingerprints"]) == {base}
+        opened = folder.open(after)
+        assert list(opened.pairs) == [base, tuned]
+        assert opened.units == after.units
+        assert folder.record["evaluation_fingerprints"][tuned] == "0" * 64
+
+    def test_what_is_to_be_trained_again_is_no_other_configuration(self, folder: RunFolder) -> None:
+        folder.open(self.plan("0" * 64))
+        folder.check(self.plan(f"{UNTRAINED}t"))
+        with pytest.raises(RunFolderError, match="weights of"):
+            folder.check(self.plan("1" * 64))
+
+    def test_status_tells_of_every_training(self, folder: RunFolder, tmp_path: Path) -> None:
+        folder.open(self.plan(f"{UNTRAINED}t"))
+        folders = [tmp_path / name for name in "abc"]
+        for each in folders:
+            each.mkdir()
+        trainings = [
+            {"place": f"m/fp32 with {each.name}", "steps": 40, "folder": str(each)}
+            for each in folders
+        ]
+        folder.update(status="training", trainings=trainings)
+        write_json(folders[0] / CARD, {})
+        entry = {"step": 30, "steps": 40, "loss": 0.25, "tokens": 9000, "seconds": 10.0}
+        write_json(folders[1] / PROGRESS, entry)
+        log = CommitLog(folder.path)
+        _, said = TestStatus.told(folder.path)
+        assert f"{folder.path}: training (started " in said
+        assert "adapter m/fp32 with a: trained\n" in said
+        assert "adapter m/fp32 with b: step 30 of 40, loss 0.250, 900 tokens/s\n" in said
+        assert "adapter m/fp32 with c: not trained yet (40 steps)\n" in said
+        assert "continues it" in said
+        log.close()
+        assert ": stopped: its process is gone" in TestStatus.told(folder.path)[1]
 
 
 class TestStatus:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,21 @@ from transformers import LlamaConfig, StableLmConfig
 from actors import vllm_settings
 from actors.adapter_card import CARD
 from actors.checkpoints import STATE, folder_of, mark_complete
+from actors.loader import choose_device
+from actors.precision import resolve_precision
 from actors.trainer import CHECKPOINTS
 from engine.config import DataConfig, SweepConfig, parse_config
 from engine.data import load_examples
-from engine.errors import ConfigError, ModelError
-from engine.facts import ModelFacts
+from engine.errors import ConfigError
+from engine.facts import Lost, ModelFacts
 from engine.plan import build_plan, data_source
 from engine.types import Example
+from jobs.auto_precision import auto_here
 from jobs.estimate import print_plan
-from jobs.facts import facts_of
+from jobs.facts import facts_of, model_facts
 from jobs.finetune import finetune
+from jobs.prepared import prepare
+from jobs.sweep import adapters_of
 from jobs.training_plan import Training, plan_trainings, with_trained
 from tests.unit.fake_sweep import examples_of, sweep
 
@@ -77,7 +84,7 @@ def planned(
     config: SweepConfig, store: Path, evaluated: Sequence[Example] = EVALUATED
 ) -> tuple[dict[str, ModelFacts], list[Training]]:
     facts, _ = facts_of(config)
-    return facts, plan_trainings(config, facts, evaluated, store)
+    return facts, plan_trainings(config, facts, evaluated, store)[0]
 
 
 def finish(training: Training) -> None:
@@ -113,6 +120,48 @@ def test_the_same_training_is_one_for_whoever_asks(tmp_path: Path, store: Path) 
     assert len({t.folder for t in both}) == 2
     _, other = planned(config_of(tmp_path, {"path": path, "precision": "bf16"}), store)
     assert not {t.folder for t in other} & {t.folder for t in both}
+
+
+class TestPrecision:
+    """An adapter is named by the number format that it is trained in, wherever that is."""
+
+    def trained_in(self, tmp_path: Path, auto: Any, **model: Any) -> tuple[str, str]:
+        config = config_of(tmp_path, {"path": str(folder_of_model(tmp_path)), **model})
+        facts, _ = facts_of(config)
+        [training, _], _ = plan_trainings(config, facts, EVALUATED, tmp_path / "store", auto)
+        return training.task.precision, training.fingerprint
+
+    def test_auto_is_what_it_comes_to(self, tmp_path: Path) -> None:
+        plain = {p: self.trained_in(tmp_path, None, precision=p) for p in ("fp32", "bf16")}
+        for precision, expected in plain.items():
+            found = self.trained_in(tmp_path, lambda _, p=precision: p, precision="auto")
+            assert found == expected
+
+    def test_here_where_no_cluster_is_joined(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        here = resolve_precision("auto", choose_device("auto"))
+        assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == here
+        monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+        assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == "auto"
+
+    def test_scales_of_scales_are_part_of_a_base_in_four_bits(self, tmp_path: Path) -> None:
+        def named(**model: Any) -> str:
+            return self.trained_in(tmp_path, None, **model)[1]
+
+        assert named(precision="nf4") != named(precision="nf4", double_quant=False)
+        assert named(precision="fp32") == named(precision="fp32", double_quant=False)
+
+    def test_a_checkpoint_that_is_quantized_already_loads_as_it_is(self, tmp_path: Path) -> None:
+        file = folder_of_model(tmp_path) / "config.json"
+        method = {"quant_method": "gptq", "bits": 4}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": method}))
+        config = config_of(tmp_path, {"path": str(tmp_path / "tiny"), "precision": "auto"})
+        known = model_facts(config.models[0])
+        [training, _], _ = plan_trainings(config, {"tiny/auto": known}, EVALUATED, tmp_path)
+        assert training.task.precision == "gptq"
+        assert training.task.as_stored
 
 
 @pytest.mark.parametrize(
@@ -163,19 +212,25 @@ class TestWhatIsThere:
         facts, trainings = planned(config, store)
         finish(trainings[1])
         facts, lost = with_trained(facts, trainings, {trainings[0].fingerprint: "out of memory"})
-        assert [tuple(each) for each in lost] == [
-            ("m", "fp32", "t-seed0", "not_trained", "out of memory")
-        ]
+        assert lost == [Lost("m", "fp32", "t-seed0", "not_trained", "out of memory")]
         plan = build_plan(config, EVALUATED, facts, store)
         names = [pair.context.factors["adapter"] for pair in plan.pairs.values()]
         assert names == ["none", "t-seed1"]
 
-    def test_a_card_without_its_adapter_is_told(self, tmp_path: Path, store: Path) -> None:
+    @pytest.mark.parametrize("name", ["adapter_model.safetensors", CARD])
+    def test_what_is_damaged_is_trained_again(self, tmp_path: Path, store: Path, name: str) -> None:
         facts, trainings = planned(config_of(tmp_path), store)
-        finish(trainings[0])
-        (trainings[0].folder / "adapter_model.safetensors").unlink()
-        with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
-            with_trained(facts, trainings)
+        for training in trainings:
+            finish(training)
+        damaged = trainings[0].folder / name
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        assert [training.is_done for training in trainings] == [False, True]
+        before, lost = with_trained(facts, trainings)
+        assert [a.is_untrained for a in before["m/fp32"].adapters.values()] == [True, False]
+        assert not lost
+        after, [lost_one] = with_trained(facts, trainings, {trainings[0].fingerprint: "no room"})
+        assert list(after["m/fp32"].adapters) == ["t-seed1"]
+        assert lost_one.message == "no room"
 
     def test_where_a_training_goes_on(self, tmp_path: Path, store: Path) -> None:
         _, [training, other] = planned(config_of(tmp_path), store)
@@ -214,6 +269,122 @@ def test_the_plan_says_what_will_be_trained(tmp_path: Path, monkeypatch: Any) ->
     assert times[1].endswith("2 steps done")
     assert times[2].endswith(" s")
     assert "m|fp32|t-seed2|review" in out.getvalue()
+
+
+class TestAdapterOfAnotherBase:
+    """Of the same shapes: the weights differ, and the folder's name."""
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Path:
+        other = tmp_path / "other"
+        shutil.copytree(folder_of_model(tmp_path), other)
+        save_file({"a": np.ones((3, 4), np.float32)}, other / "model.safetensors")
+        return other
+
+    @pytest.fixture
+    def adapter(self, tmp_path: Path, store: Path) -> Path:
+        facts, [training, _] = planned(config_of(tmp_path), store)
+        finish(training)
+        model = {"weights": facts["m/fp32"].digest, "path": str(tmp_path / "tiny")}
+        (training.folder / CARD).write_text(json.dumps({"model": model}))
+        config = json.loads((training.folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "owner/tiny"
+        (training.folder / "adapter_config.json").write_text(json.dumps(config))
+        return training.folder
+
+    def config(self, adapter: Path, *bases: Path) -> SweepConfig:
+        adapters = ["none", {"name": "tuned", "path": str(adapter)}]
+        return sweep(
+            "occlusion",
+            models=[{"path": str(base), "adapters": adapters} for base in bases],
+            data={"path": "bundled:reviews", "limit": 2},
+        )
+
+    def test_is_refused_by_its_card(self, tmp_path: Path, adapter: Path, other: Path) -> None:
+        facts, [lost] = facts_of(self.config(adapter, tmp_path / "tiny", other))
+        assert list(facts["tiny/fp32"].adapters) == ["tuned"]
+        assert not facts["tiny/fp32"].adapters["tuned"].warning
+        assert not facts["other/fp32"].adapters
+        assert (lost.model, lost.adapter, lost.code) == ("other", "tuned", "no_adapter")
+        assert "trained on" in lost.message
+
+    def test_is_warned_of_where_there_is_no_card(
+        self, tmp_path: Path, adapter: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (adapter / CARD).unlink()
+        out = io.StringIO()
+        config = self.config(adapter, tmp_path / "tiny", other)
+        print_plan(config, Console(file=out, width=400))
+        [warning] = [line for line in out.getvalue().splitlines() if "warning: " in line]
+        assert f"trained on owner/tiny, and is served on {other}" in warning
+        plan, _ = prepare(config).plan()
+        adapters = adapters_of(plan)  # as run.json has them
+        assert "warning" not in adapters["tiny/fp32"]["tuned"]
+        assert adapters["other/fp32"]["tuned"]["warning"] in warning
+
+
+def test_a_prompt_that_does_not_fit_one_model_leaves_the_others(
+    tmp_path: Path, store: Path
+) -> None:
+    """The prompt is a chat, and of two models only one has a chat template."""
+    folder = folder_of_model(tmp_path)
+    chatting = tmp_path / "chatting"
+    shutil.copytree(folder, chatting)
+    kind = json.loads((chatting / "tokenizer_config.json").read_text())
+    kind["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (chatting / "tokenizer_config.json").write_text(json.dumps(kind))
+    config = config_of(tmp_path, {"path": str(folder)}, {"path": str(chatting)})
+    raw = config.model_dump(mode="json", by_alias=True)
+    raw["data"]["limit"] = 2
+    raw["run"]["store"] = str(store)
+    [prompt] = raw["prompts"]
+    del prompt["template"]
+    prompt["chat"] = [{"role": "user", "content": "{text}"}]
+    plan, lost = prepare(parse_config(raw)).plan()
+    assert {pair.model.label for pair in plan.pairs.values()} == {"chatting"}
+    assert len(plan.pairs) == 3
+    assert {(each.model, each.adapter, each.prompt, each.code) for each in lost} == {
+        ("tiny", "t-seed0", "", "prompt_unfit"),
+        ("tiny", "t-seed1", "", "prompt_unfit"),
+        ("tiny", "", "review", "prompt_unfit"),
+    }
+    assert all("this model has no chat template" in each.message for each in lost)
+    raw["models"] = raw["models"][:1]
+    with pytest.raises(ConfigError, match="this model has no chat template"):
+        prepare(parse_config(raw))
+
+
+def test_data_and_models_are_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        real = getattr(importlib.import_module(module), name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(f"{module}.{name}", call)
+
+    counted("jobs.prepared", "load_examples")
+    counted("jobs.training_plan", "load_training_data")
+    counted("actors.loader", "load_tokenizer_spec")
+    path = str(folder_of_model(tmp_path))
+    config = config_of(tmp_path, {"path": path}, {"path": path, "precision": "bf16"})
+    config = config.model_copy(update={"data": DataConfig(path="bundled:reviews", limit=2)})
+    print_plan(config, Console(file=io.StringIO()))
+    names = ["load_examples", "load_tokenizer_spec", "load_training_data"]
+    assert sorted(calls) == names
+    # trainings fail or don't: the plan follows without looking again
+    prepared = prepare(config)
+    untrained = {training.fingerprint: "no room" for training in prepared.trainings}
+    before, after = prepared.plan()[0], prepared.plan(untrained)[0]
+    assert sorted(calls) == sorted([*names, *names])
+    assert (len(before.pairs), len(after.pairs)) == (6, 2)
 
 
 def test_a_label_that_does_not_fit_the_prompt_is_refused(tmp_path: Path, store: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from engine.plan import Plan
 from jobs.legacy import flags, sweeps
 from jobs.legacy.budgets import print_cost, raised_budgets, with_budgets
-from jobs.sweep import prepare
+from jobs.prepared import prepare
 from tests.unit.fake_sweep import CountingHost
 
 TEXTS = ["a film", "one two three four five six seven", "", "not, in the least, a good one"]
@@ -39,7 +39,7 @@ def shap(*arguments: str) -> sweeps.LegacyRun:
 
 
 def planned_for(run: sweeps.LegacyRun) -> Plan:
-    plan, _, _ = prepare(run.sweep)
+    plan, _ = prepare(run.sweep).plan()
     return plan
 
 
@@ -64,7 +64,7 @@ def test_no_text_fails_for_want_of_evaluations(common: list[str]) -> None:
         "num_samples is 16, not the 4 asked for: the longest explained text has 7 words, and needs "
         "as many"
     )
-    rows = rows_of(prepare(with_budgets(run.sweep, raised))[0])
+    rows = rows_of(prepare(with_budgets(run.sweep, raised)).plan()[0])
     assert rows["failures"] == []
     assert {row["evaluations"] for row in rows["attributions"] if row["n_features"] == 7} == {16}
 
