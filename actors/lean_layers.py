@@ -26,6 +26,9 @@ FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Pre-norm layers with a gated feed-forward part and rotary positions over whole heads. All are
 built alike but for biases, norms of queries and keys, and windows."""
 
+WIDE_ROWS = 1024
+"""Nodes that go through a feed-forward part at once: its states are the widest of a layer."""
+
 
 class LeanLayers:
     """A model's layers from token ids to the states that its output matrix takes.
@@ -109,7 +112,10 @@ class LeanLayers:
         state.pruned = False
         x.add_(attention.o_proj(found))
         h = self._norm(layer.post_attention_layernorm, x)
-        return x.add_(feed_forward(layer.mlp, h))
+        for start in range(0, len(x), WIDE_ROWS):
+            some = slice(start, start + WIDE_ROWS)
+            x[some].add_(feed_forward(layer.mlp, h[some]))
+        return x
 
     def _norm(self, module: Any, x: torch.Tensor) -> torch.Tensor:
         if type(module) not in self._norms:  # wrapped by an adapter

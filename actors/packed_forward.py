@@ -36,7 +36,7 @@ from engine.ragged import Ragged, concatenate
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PIECE = 4096
+PIECE = 3072
 """Nodes that go through the model as one, on a CPU. docs/performance.md has the sizes that were
 tried."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from actors import lean_attention
+from actors import lean_attention, lean_layers
 from actors.backend import SequenceBatch
 from actors.lean_attention import turn_into
 from actors.lean_layers import LeanLayers, rms_norm
@@ -134,3 +134,19 @@ def test_models_that_are_not_known_are_refused() -> None:
     moved._hf_hook = object()
     with pytest.raises(ValueError, match="between devices"):
         LeanLayers(moved)
+
+
+def test_feed_forward_parts_of_a_piece_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("llama")
+    sizes: list[int] = []
+    one = lean_layers.feed_forward
+
+    def watched(module: Any, states: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(states))
+        return one(module, states)
+
+    monkeypatch.setattr(lean_layers, "feed_forward", watched)
+    monkeypatch.setattr(lean_layers, "WIDE_ROWS", 7)
+    found, expected = scores(model)
+    assert max(sizes) == 7
+    np.testing.assert_allclose(found, expected, atol=1e-5)
