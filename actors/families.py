@@ -85,8 +85,8 @@ def lora_targets(config: Any, targets: Targets = "all-linear") -> tuple[str, ...
     `all-linear` adds for Mixtral and Qwen). Beside such experts dense layers called `gate_proj`,
     `up_proj` and `down_proj` (DeepSeek) are left out too: peft takes these names for the experts',
     and hosts take no adapters of experts (`actors.adapter_checks`). A name is as short as it can be
-    without meaning another module too: `c_proj` is `attn.c_proj` where only
-    GPT-2's attention is asked for.
+    without meaning another module too: `c_proj` is `attn.c_proj` where only GPT-2's attention is
+    asked for.
 
     Args:
         config: A transformers configuration.

@@ -28,16 +28,16 @@ Layer = tuple["torch.Tensor", "torch.Tensor"]
 """Keys and values of one layer, each [heads, keys, width]."""
 
 
-class CapturedError(Exception):
-    """Ends a layer's forward pass when its keys and values are there and nothing else is wanted."""
-
-
 DEEP = 128
-"""From so many carried keys of a block on, blocks go through attention in parts of about equal
-depth."""
+"""From so many keys on the longest carried path of a piece's blocks on, each call of attention gets
+blocks of about equal depth. Below, a call costs more than the padding that it saves."""
 
 PART_KEYS = 1 << 15
-"""Most keys of the blocks of a part, which bounds what their copies take."""
+"""Most keys that a call of attention copies for its blocks, one block's at least."""
+
+
+class CapturedError(Exception):
+    """Ends a layer's forward pass when its keys and values are there and nothing else is wanted."""
 
 
 class Part(NamedTuple):
@@ -102,8 +102,8 @@ class PieceState:
 
     Attributes:
         n_blocks: B.
-        deep: Whether blocks see more keys than fit side by side.
-        parts: All blocks, in order; one part where the piece isn't deep.
+        deep: Whether a block's own root path is `DEEP`.
+        parts: All blocks, in order.
         kept: Keys and values that the next piece is given, by layer.
         capturing: Whether the layer that runs is wanted for its keys and values only.
         pruned: Whether the layer that runs is given the nodes that are read only.
@@ -257,18 +257,16 @@ class PieceState:
 
 
 def _parts(piece: Piece, prefix: int, deep: bool) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
-    """Yield runs of blocks and the columns of the keys they see, without most of the padding."""
+    """Yield runs of blocks, and the columns of the keys that one of them sees."""
     n_blocks, n_keys = piece.keys.shape
     own = np.arange(n_keys - piece.queries.shape[1], n_keys)
-    if not deep:
-        yield slice(0, n_blocks), np.arange(n_keys)
-        return
     start = deepest = taken = 0
     for number, depth in enumerate(piece.depths.tolist()):
         most, count = max(deepest, depth), number + 1 - start
-        keys = count * (most + prefix + len(own))
+        full = count * (most + prefix + len(own)) > PART_KEYS
         # a quarter more than all see is let pass: a call has its price, too
-        if number > start and (keys > PART_KEYS or count * most > 1.25 * (taken + depth)):
+        uneven = deep and count * most > 1.25 * (taken + depth)
+        if number > start and (full or uneven):
             yield slice(start, number), np.concatenate([np.arange(prefix + deepest), own])
             start, most, taken = number, depth, 0
         deepest, taken = most, taken + depth

@@ -23,7 +23,7 @@ from engine.answers import Answers, space_key
 from engine.commits import CommittedPart
 from engine.config import SweepConfig
 from engine.control_variate import answer_correlation, control_gain, unexplained
-from engine.data import example_key
+from engine.data import example_key, shown_key
 from engine.errors import ExampleError
 from engine.explainers import GradientMethod, build_method
 from engine.guests.names import is_guest
@@ -102,8 +102,7 @@ class StoredAnswers:
         task = self._tasks[row["explainer"]]
         inputs = json.loads(said["inputs"])
         key = example_key(inputs)
-        shown = self._prompts[level.prompt].variables
-        drawn_by = example_key({name: text for name, text in inputs.items() if name in shown})
+        drawn_by = shown_key(inputs, self._prompts[level.prompt].variables)
         features = _features(row["spans"])
         space = space_key(features, f"{row['operator']}/{row['masked_on']}")
         seed = task.coalition_seed(drawn_by, space)

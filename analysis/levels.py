@@ -54,8 +54,7 @@ class Comparison(NamedTuple):
         kind: What they differ in. `adapter`: an adapter against the model itself; `precision`:
             against the finest; `precision_and_training`: the same, but the adapters are two
             trainings, one a precision; `model`: against the first of the configuration. Of the
-            kinds of
-            noise `training_seed`: two adapters of one fine-tuning; `explainer_seed`: two
+            kinds of noise `training_seed`: two adapters of one fine-tuning; `explainer_seed`: two
             explainers that are equal but for the seed, at one level; `replicate`: the same model
             once more, with another rounding.
         reference: What the other one is compared with.

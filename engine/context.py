@@ -61,7 +61,7 @@ class ExplainerTask:
         """Return the seed of its draws for an example; a compat profile takes its own as it is.
 
         Args:
-            example: Digest of those input texts of the example that the prompt shows.
+            example: From `engine.data.shown_key`.
             space: Key of its features and operator.
         """
         if self.compat:

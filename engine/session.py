@@ -18,7 +18,7 @@ import numpy as np
 from engine.answers import Answers, space_key
 from engine.context import Continuation, ExplainerTask, StepContext
 from engine.continuations import token_probabilities, token_values
-from engine.data import example_key
+from engine.data import example_key, shown_key
 from engine.errors import ExampleError
 from engine.explainers import GradientMethod, build, build_method
 from engine.features import LIME_SPLIT, split_features
@@ -57,8 +57,7 @@ class Session:
 
     Attributes:
         key: Digest of the example's input texts: what answers are known by.
-        drawn_by: Digest of those that the prompt shows, which coalitions are drawn by: neither a
-            given continuation nor a column that nothing reads draws others.
+        drawn_by: Digest of those that the prompt shows, which coalitions are drawn by.
     """
 
     example: Example
@@ -81,9 +80,9 @@ class Session:
     ready: list[tuple[ExplainerTask, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        fields, shown = self.example.fields, self.context.template.variables
+        fields = self.example.fields
         self.key = example_key(fields)
-        self.drawn_by = example_key({name: fields[name] for name in shown if name in fields})
+        self.drawn_by = shown_key(fields, self.context.template.variables)
 
     def run(self) -> list[Ask]:
         """Replay what is asked before any fit; return what is missing, nothing if all is there."""

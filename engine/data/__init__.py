@@ -1,6 +1,6 @@
 """Data sets: files, Hugging Face data sets and the bundled reviews, read into examples."""
 
-from engine.data.load import example_key, load_examples, sample_examples
+from engine.data.load import example_key, load_examples, sample_examples, shown_key
 from engine.data.source import DataSource, LoadedData, RowFailure
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "example_key",
     "load_examples",
     "sample_examples",
+    "shown_key",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from engine.data.readers import RawRow, check_columns, read_rows, stem
 from engine.data.rows import parse_row, row_id
@@ -54,6 +54,19 @@ def load_examples(source: DataSource) -> LoadedData:
 def example_key(fields: Mapping[str, str]) -> str:
     """Return the digest of an example's input texts, whatever its id and label."""
     return digest(dict(fields))
+
+
+def shown_key(fields: Mapping[str, str], shown: Collection[str]) -> str:
+    """Return the digest of those input texts that a prompt shows.
+
+    Coalitions are drawn by it: neither a given continuation nor a column that nothing reads draws
+    others.
+
+    Args:
+        fields: Input texts of an example.
+        shown: The prompt's variables.
+    """
+    return example_key({name: text for name, text in fields.items() if name in shown})
 
 
 def sample_examples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -116,20 +117,40 @@ def advance(
     raise AssertionError("no budgets")
 
 
-def fitted(
-    pool: CoalitionPool, at: Callable[[int], Explainer], steps: list[int], tolerance: float
-) -> Fitted:
-    """Return the attribution that `advance` finds, with the coalitions of all its rounds.
+class AdaptiveExplainer(Explainer):
+    """An explainer that can stop at an estimated error; a dataclass with a field `num_samples`.
 
-    Args:
-        pool: Has all they ask.
-        at: As of `advance`.
-        steps: As of `advance`.
-        tolerance: As of `advance`.
+    Attributes:
+        relative_error: Stop asking once `relative_error` is below this. None spends all samples.
     """
-    _, found, seconds = advance(pool, at, steps, tolerance)
-    assert found is not None
-    empty = CoalitionPool(pool.n_features)
-    rounds = int(found.diagnostics["rounds"])
-    rows = [at(budget).ask(empty) for budget in steps[:rounds]]
-    return Fitted(found, empty.missing(np.concatenate(rows)), seconds)
+
+    relative_error: float | None
+
+    @abstractmethod
+    def _steps(self, n_features: int) -> list[int]:
+        """Return the budgets of a text of so many features, from `budgets`."""
+
+    def used(self, pool: CoalitionPool) -> BoolCF:
+        """Return the coalitions of all rounds."""
+        if self.relative_error is None or pool.n_features == 0:
+            return super().used(pool)
+        return self.fitted(pool).used
+
+    def fitted(self, pool: CoalitionPool) -> Fitted:
+        """Return the attribution of the last round, what all rounds used and took."""
+        if self.relative_error is None or pool.n_features == 0:
+            return super().fitted(pool)
+        _, found, seconds = self._advance(pool, self.relative_error)
+        assert found is not None
+        empty = CoalitionPool(pool.n_features)
+        rounds = int(found.diagnostics["rounds"])
+        rows = [self._at(b).ask(empty) for b in self._steps(pool.n_features)[:rounds]]
+        return Fitted(found, empty.missing(np.concatenate(rows)), seconds)
+
+    def _advance(self, pool: CoalitionPool, tolerance: float) -> Progress:
+        return advance(pool, self._at, self._steps(pool.n_features), tolerance)
+
+    def _at(self, budget: int) -> Explainer:
+        same: Any = self  # replace() takes dataclasses, which subclasses are
+        at: Explainer = replace(same, num_samples=budget, relative_error=None)
+        return at

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from engine.errors import ConfigError
 from engine.explainers import adaptive, adjusted, compat_shap
-from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
     check_integer,
@@ -18,7 +17,6 @@ from engine.explainers.coalitions import (
     no_features,
     require_samples,
 )
-from engine.explainers.fits import Fitted
 from engine.explainers.pairs import Pairs, pair_sizes, paired_design
 from engine.explainers.pool_design import pool_design, smallest
 from engine.pool import CoalitionPool
@@ -27,7 +25,7 @@ from engine.types import Attribution, BoolCF, FloatL, FloatLF
 
 
 @dataclass(frozen=True, slots=True)
-class KernelShap(Explainer):
+class KernelShap(adaptive.AdaptiveExplainer):
     """Shapley values by the weighted regression of Lundberg & Lee (2017, theorem 2).
 
     A coalition of s of F features has weight (F − 1)/(C(F, s)·s·(F − s)); the values sum to
@@ -132,28 +130,9 @@ class KernelShap(Explainer):
             return adjusted.fit_adjusted(pool, self._half(pool.n_features))
         return self._fit_as_shap(pool) if self.compat else self._fit(pool)
 
-    def used(self, pool: CoalitionPool) -> BoolCF:
-        """Return the coalitions of all rounds."""
-        if self.relative_error is None or pool.n_features == 0:
-            return self.ask(CoalitionPool(pool.n_features))
-        return self.fitted(pool).used
-
-    def fitted(self, pool: CoalitionPool) -> Fitted:
-        """Return the attribution of the last round, what all rounds used and took."""
-        if self.relative_error is None or pool.n_features == 0:
-            return Explainer.fitted(self, pool)
-        steps = self._steps(pool.n_features)
-        return adaptive.fitted(pool, self._at, steps, self.relative_error)
-
-    def _at(self, budget: int) -> KernelShap:
-        return replace(self, num_samples=budget, relative_error=None)
-
     def _steps(self, n_features: int) -> list[int]:
         # where the first standard errors are: as many drawn pairs as features beside the enumerated
         return adaptive.budgets(4 * n_features + 4, min(self._budget(n_features), 2**n_features))
-
-    def _advance(self, pool: CoalitionPool, tolerance: float) -> adaptive.Progress:
-        return adaptive.advance(pool, self._at, self._steps(pool.n_features), tolerance)
 
     def pool_samples(self, n_features: int) -> int:
         """Return the budget where it is fixed, suffices and comes from the pool, else 0."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.explainers import adaptive, compat_lime
-from engine.explainers.base import Explainer
 from engine.explainers.coalitions import (
     check_choice,
     check_integer,
@@ -24,7 +23,6 @@ from engine.explainers.coalitions import (
     require_samples,
     uniform_subsets,
 )
-from engine.explainers.fits import Fitted
 from engine.explainers.pool_design import PoolDesign, pool_design
 from engine.pool import CoalitionPool
 from engine.seeds import generator
@@ -58,7 +56,7 @@ class Design(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Lime(Explainer):
+class Lime(adaptive.AdaptiveExplainer):
     """Weighted ridge regression of the value on the kept features (Ribeiro et al. 2016).
 
     The estimand is that of lime's `LimeTextExplainer`. There the number of removed features is
@@ -165,29 +163,10 @@ class Lime(Explainer):
         fixed = self.sampling == "pool" and self.relative_error is None
         return self.num_samples if fixed and suffices else 0
 
-    def used(self, pool: CoalitionPool) -> BoolCF:
-        """Return the coalitions of all rounds."""
-        if self.relative_error is None or pool.n_features == 0:
-            return self.ask(CoalitionPool(pool.n_features))
-        return self.fitted(pool).used
-
-    def fitted(self, pool: CoalitionPool) -> Fitted:
-        """Return the attribution of the last round, what all rounds used and took."""
-        if self.relative_error is None or pool.n_features == 0:
-            return Explainer.fitted(self, pool)
-        steps = self._steps(pool.n_features)
-        return adaptive.fitted(pool, self._at, steps, self.relative_error)
-
-    def _at(self, budget: int) -> Lime:
-        return replace(self, num_samples=budget, relative_error=None)
-
     def _steps(self, n_features: int) -> list[int]:
         # where the first standard errors are, and all rounds have the same sampling
         first = POOL_SAMPLES * n_features if self.sampling == "pool" else 4 * n_features + 4
         return adaptive.budgets(first, min(self.num_samples, 2**n_features))
-
-    def _advance(self, pool: CoalitionPool, tolerance: float) -> adaptive.Progress:
-        return adaptive.advance(pool, self._at, self._steps(pool.n_features), tolerance)
 
     def _design(self, n_features: int) -> Design:
         require_samples(self.name, self.num_samples, n_features, n_features + 1)

@@ -165,15 +165,16 @@ def _extremes(figures: dict[str, Any]) -> dict[str, float]:
 
 def _evaluations(measured: dict[str, dict[float, Errors]]) -> dict[str, dict[float, float]]:
     """Return the evaluations from the pool over those of a method's own coalitions."""
-    mean = _table(
-        measured,
-        lambda found: float(np.mean([*found.evaluations])) if found.evaluations else float("nan"),
-    )
+    mean = _table(measured, _mean_evaluations)
     return {
         name: {m: count / mean[name][m] for m, count in mean[pooled].items()}
         for pooled, name in _POOLED.items()
         if pooled in mean
     }
+
+
+def _mean_evaluations(found: Errors) -> float:
+    return float(np.mean(found.evaluations)) if found.evaluations else np.nan
 
 
 def reach(errors: dict[float, float], error: float) -> float:
