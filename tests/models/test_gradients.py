@@ -22,7 +22,7 @@ from engine.errors import ModelError
 from engine.gradients import GradientAsk
 from engine.target import transform
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
 VOCABULARY = 128
 LABELS = ((3,), (5, 7), (5, 8, 11))
@@ -69,15 +69,6 @@ FAMILIES = {
     "phi3": (transformers.Phi3Config, _GROUPED),
     "gpt_neox": (transformers.GPTNeoXConfig, _SIZES),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    """Two threads on models this small only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(family: str = "llama", noise: float = 0.1, **changes: Any) -> Any:

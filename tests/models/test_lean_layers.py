@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,7 @@ from actors.prepacked import prepack
 from engine.ragged import Ragged
 from tests.models.tiny import LABELS, build, plain, prompts
 
-pytestmark = pytest.mark.models
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
 
 def scores(model: Any) -> tuple[np.ndarray, np.ndarray]:

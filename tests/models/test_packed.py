@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from engine.ragged import Ragged
 from engine.schema import ScoreTask, score_request
 from tests.models.tiny import FAMILIES, LABELS, TEMPLATE, WINDOW, build, plain, prompts
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
 FALL_BACK = (
     "falcon with alibi",
@@ -42,6 +42,10 @@ FALL_BACK = (
 """Families that are scored in padded batches; all others are packed."""
 
 PACKED = [family for family in FAMILIES if family not in FALL_BACK]
+MASKED = ("falcon", "falcon with groups", "gptj")
+"""Families packed by a mask over their own attention."""
+
+TREE = [family for family in PACKED if family not in MASKED]
 SIZES = [(2048, 32), (24, 5), (7, 3), (4, 8), (1, 1)]
 """(piece, block): one piece, several, pieces shorter than a prompt, and than a block."""
 
@@ -62,15 +66,6 @@ class Case(NamedTuple):
 
     def forward(self, piece: int = 2048, block: int = 32, prefixes: int = 8) -> PackedForward:
         return PackedForward(self.model, self.reading, prefixes, piece, block, self.route)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads on models this small only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def batch_of(many: Sequence[ScoreSequence]) -> SequenceBatch:
@@ -148,12 +143,14 @@ def test_families_with_lean_layers_are_packed_without_them_too(family: str, rout
     np.testing.assert_allclose(found.log_z, case.log_z, atol=1e-5)
 
 
-def test_deep_pieces_are_attended_part_by_part(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts have fewer keys than the piece, and what a query sees is all among them."""
-    if case.route == "masked":
-        pytest.skip("the family's own attention, under a mask of the whole piece")
-    monkeypatch.setattr(tree_attention, "DEEP", 1)
-    monkeypatch.setattr(tree_attention, "PART_KEYS", 64)
+@pytest.mark.parametrize("case", TREE, indirect=True)
+@pytest.mark.parametrize(("deep", "keys"), [(1, 1 << 15), (1, 64), (128, 64)])
+def test_blocks_are_attended_part_by_part(
+    case: Case, deep: int, keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they differ in depth, or see too many keys: all that a query sees is in its part."""
+    monkeypatch.setattr(tree_attention, "DEEP", deep)
+    monkeypatch.setattr(tree_attention, "PART_KEYS", keys)
     states: list[PieceState] = []
 
     class Watched(PieceState):
@@ -165,10 +162,12 @@ def test_deep_pieces_are_attended_part_by_part(case: Case, monkeypatch: pytest.M
     found = case.forward(24, 5).score(batch_of(case.many), LABELS)
     np.testing.assert_allclose(found.log_probs, case.log_probs, atol=1e-5)
     np.testing.assert_allclose(found.log_z, case.log_z, atol=1e-5)
-    of_trie = [state for state in states if state.deep]
-    assert max(len(state.parts) for state in of_trie) > 1
-    widths = [{part.keys.shape[1] for part in state.parts} for state in of_trie]
-    assert max(map(len, widths)) > 1
+    parts = [state.parts for state in states]
+    assert max(map(len, parts)) > 1
+    assert max(len({part.keys.shape[1] for part in of_piece}) for of_piece in parts) > 1
+    for of_piece in parts:
+        for part in of_piece:
+            assert len(part.keys) == 1 or part.keys.numel() <= keys
 
 
 def test_every_distinct_prefix_is_computed_exactly_once(case: Case) -> None:

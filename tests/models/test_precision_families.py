@@ -31,7 +31,7 @@ from engine.schema import ScoreTask
 from tests.models.test_packed import FALL_BACK, PACKED, batch_of, distinct_prefixes
 from tests.models.tiny import FAMILIES, LABELS, build, config_of, plain, prompts
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
 BOUND = {"bf16": 0.15, "fp16": 0.02, "nf4": 0.1, "fp4": 0.1, "int8": 0.05}
 """Largest difference between a label's log-probability packed and by a plain pass.
@@ -111,14 +111,12 @@ PROMPTS = [*prompts(7), prompts(7)[2]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _wide_models_on_one_thread() -> Iterator[None]:
-    threads, narrow = torch.get_num_threads(), dict(FAMILIES)
-    torch.set_num_threads(1)
+def _wide_models() -> Iterator[None]:
+    narrow = dict(FAMILIES)
     for family, (name, fields) in narrow.items():
         FAMILIES[family] = (name, {key: _WIDER.get(key, value) for key, value in fields.items()})
     yield
     FAMILIES.update(narrow)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

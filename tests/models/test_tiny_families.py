@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from engine.errors import ModelError
 from engine.schema import ScoreTask, cost_of, score_request
 from tests.models.tiny import LABELS, TEMPLATE, VOCABULARY, build, config_of, plain, prompts
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
 SCORERS = {
     "llama": "gathered+prefix",
@@ -34,15 +34,6 @@ SCORERS = {
     "granite": "kept+prefix",
 }
 """What is found at load, packing and prepacking aside."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads on models this small only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=list(SCORERS))

@@ -6,7 +6,7 @@ the model's state, into another model than before (`actors.quantized.keep_packed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,12 @@ from engine.config import parse_config
 from engine.training import TrainingTask
 from tests.models.trainings import raw_sweep, save_tiny, sweep_of, tasks_of, write_rows
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 pytest.importorskip("bitsandbytes")
 
 RECIPE = {"batch_size": 8, "learning_rate": 0.01, "rank": 8, "epochs": 2, "dropout": 0.1}
 SAVE = 5
 """Steps between two checkpoints; 48 examples are 12 steps."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
