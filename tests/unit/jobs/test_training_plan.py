@@ -141,9 +141,18 @@ class TestPrecision:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        # a Ray of other tests may be up in this process
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
         here = resolve_precision("auto", choose_device("auto"))
         assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == here
         monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+        assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == "auto"
+
+    def test_the_ray_of_this_process_may_have_other_machines(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr("ray.is_initialized", lambda: True)
         assert self.trained_in(tmp_path, auto_here, precision="auto")[0] == "auto"
 
     def test_scales_of_scales_are_part_of_a_base_in_four_bits(self, tmp_path: Path) -> None:
