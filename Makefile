@@ -21,8 +21,10 @@ install: .venv/.installed
 demo: install
 	$(BIN)/rayxai run configs/demo.yaml
 
+# What starts Ray has both cores to itself; all other tests take one each.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m ray
 
 lint: install
 	$(BIN)/ruff check .

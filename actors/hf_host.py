@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from actors.self_check import (
     tolerance_of,
     vocabulary_size,
 )
+from actors.waiting import wait_briefly
 from engine.errors import ConfigError, ModelError
 from engine.generations import GenerationAnswer, GenerationAsk
 from engine.gradients import GradientAnswer, GradientAsk
@@ -115,11 +115,7 @@ class TransformersBackend:
         Raises:
             ModelError: It can't be found or loaded, or its family can't be scored in batches.
         """
-        # Read when torch is first imported, so of no effect where something else did that before.
-        # Threads that spin while they wait for one another take the cores that step tasks want: on
-        # two cores with two other busy processes 6 to 30 sequences a second, asleep a steady 15 to
-        # 25, in six interleaved runs.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        wait_briefly()
         import torch
 
         started = time.perf_counter()

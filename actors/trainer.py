@@ -25,6 +25,7 @@ from actors.out_of_memory import is_out_of_memory
 from actors.precision import resolve_precision
 from actors.training_lock import alone
 from actors.training_rows import TrainingRow, encode
+from actors.waiting import wait_briefly
 from engine.errors import ModelError
 from engine.finetune_section import SAVE_STEPS, FinetuneConfig
 from engine.training import TrainingTask
@@ -70,7 +71,7 @@ def train_adapter(
             if trained(folder) is not None:
                 return card
             (folder / CARD).unlink()
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as hosts do
+        wait_briefly()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import torch
 

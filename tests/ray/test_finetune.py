@@ -1,24 +1,19 @@
-"""Training as Ray tasks: one failure leaves the others, and a kill of the whole is made good."""
+"""Training as Ray tasks; test_zero_shot_vs_finetuned.py kills some."""
 
 from __future__ import annotations
 
 import io
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
 
 from actors.precision import resolve_precision
-from actors.trainer import PROGRESS, read_card
+from actors.trainer import read_card
 from actors.training_lock import alone
 from analysis.load import RunTables
 from engine.config import parse_config
@@ -30,7 +25,6 @@ from tests.models.trainings import raw_sweep, save_tiny, write_rows
 
 pytestmark = pytest.mark.models
 
-ROOT = Path(__file__).resolve().parents[2]
 QUIET = Console(quiet=True)
 ENTRY = {"batch_size": 8, "learning_rate": 0.03, "rank": 8, "validation": 0.25}
 
@@ -129,42 +123,3 @@ class TestTrainings:
         [failure] = loaded.failures.to_dicts()
         assert (failure["adapter"], failure["code"]) == ("t-seed0", "not_trained")
         assert "diverged" in failure["message"]
-
-
-@pytest.fixture
-def process() -> Iterator[list[subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for each in started:
-        each.kill()
-
-
-def test_a_killed_job_goes_on_where_it_was(
-    model: Path, rows: Path, tmp_path: Path, process: list[subprocess.Popen[bytes]]
-) -> None:
-    """SIGKILL on the driver in training, then the same command."""
-    raw = sweep(model, rows, tmp_path, epochs=40, save_steps=5)
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    command = [sys.executable, "-m", "jobs.finetune", str(file)]
-    quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process.append(subprocess.Popen(command, **quiet))
-    [training] = prepare(parse_config(raw)).trainings
-    deadline = time.monotonic() + 200
-    while training.step_done < 10:
-        assert process[0].poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline, "no progress"
-        time.sleep(0.02)
-    os.kill(process[0].pid, signal.SIGKILL)
-    process[0].wait()
-    assert read_card(training.folder) is None
-
-    process.append(subprocess.Popen(command, **quiet))
-    said = process[1].communicate(timeout=250)[0].decode()
-    assert process[1].returncode == 0, said
-    assert "goes on at step" in said
-    card = read_card(training.folder)
-    assert card is not None
-    assert card["resumed_at"] >= 10
-    assert card["validation"]["accuracy"] == 1.0
-    assert not (training.folder / PROGRESS).exists()

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from rich.console import Console
 
 from analysis.load import RunTables
 from engine.commits import read_commits
+from engine.config import load_config
+from jobs.sweep import run_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., dict[str, Any]]
@@ -38,6 +42,7 @@ def wait_for_commits(folder: Path, count: int, process: subprocess.Popen[bytes])
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_a_killed_run_continues_to_the_same_rows(sweep_config: Make, tmp_path: Path) -> None:
     """SIGKILL on the driver half way, then the same command: bit-equal to a run without a kill."""
     files = {}
@@ -69,7 +74,7 @@ def test_a_killed_run_continues_to_the_same_rows(sweep_config: Make, tmp_path: P
     assert again.wait(timeout=280) == 0
     after = read_commits(tmp_path / "killed")
     assert {unit: after[unit] for unit in before} == before
-    assert sweep(files["whole"]).wait(timeout=280) == 0
+    assert run_sweep(load_config(files["whole"]), Console(quiet=True)).code == 0
 
     killed, whole = (RunTables.load(tmp_path / name) for name in ("killed", "whole"))
     for name in ("predictions", "attributions", "metrics", "failures"):

@@ -46,15 +46,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("num_cpus", [1, 2])
-def test_a_sweep_keeps_its_threads(
-    num_cpus: int, tiny_llama: Path, sweep_config: Make, tmp_path: Path
-) -> None:
+def test_a_sweep_keeps_its_threads(tiny_llama: Path, sweep_config: Make, tmp_path: Path) -> None:
     raw = sweep_config(
         models=[{"name": "tiny", "path": str(tiny_llama)}],
         explainers=["occlusion"],
         data={"path": "bundled:reviews", "id": "id", "limit": 4},
-        cluster={"num_cpus": num_cpus, "shard_size": 1},
+        cluster={"num_cpus": 1, "shard_size": 1},
     )
     config = tmp_path / "sweep.yaml"
     config.write_text(yaml.safe_dump(raw), encoding="utf-8")

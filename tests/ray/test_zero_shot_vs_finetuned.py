@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 import yaml
 from rich.console import Console
 
-from actors.trainer import read_card
+from actors.trainer import PROGRESS, read_card
 from analysis.load import RunTables
 from engine.commits import committed
 from engine.config import parse_config
@@ -66,13 +68,23 @@ def start(tmp_path: Path, raw: dict[str, Any]) -> Iterator[Start]:
         each.kill()
 
 
-def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+def kill_when(
+    process: subprocess.Popen[bytes], reached: Callable[[], bool], whole: bool = False
+) -> None:
+    """Kill a driver; `whole` also kills all that it started, as the loss of a machine does.
+
+    A worker outlives its driver for some seconds, long enough to end a short training.
+    """
     deadline = time.monotonic() + 200
     while not reached():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.02)
+    started = psutil.Process(process.pid).children(recursive=True) if whole else []
     os.kill(process.pid, signal.SIGKILL)
+    for each in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     process.wait()
 
 
@@ -88,7 +100,7 @@ def test_a_run_killed_in_training_and_in_explaining(
 ) -> None:
     run = tmp_path / "run"
     first, second = prepare(parse_config(raw)).trainings
-    kill_when(start(), lambda: first.step_done >= 10)
+    kill_when(start(), lambda: first.step_done >= 10, whole=True)
     assert read_card(first.folder) is None
     said = told(run)
     assert "stopped: its process is gone" in said
@@ -96,7 +108,10 @@ def test_a_run_killed_in_training_and_in_explaining(
     assert "tiny/fp32 with t-seed1: not trained yet" in said
 
     kill_when(start(), lambda: rows_in(run) >= 4)
-    assert read_card(first.folder) is not None
+    card = read_card(first.folder)
+    assert card is not None
+    assert card["resumed_at"] >= 10
+    assert not (first.folder / PROGRESS).exists()
     assert read_card(second.folder) is not None
     made = [(t.folder / "card.json").stat().st_mtime_ns for t in (first, second)]
     begun = rows_in(run)
