@@ -76,7 +76,7 @@ def run(units: int = 4000) -> dict[str, Any]:
 
 def ray_against_process(
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
-    n_texts: int = 60,
+    n_texts: int = 100,
     samples: int = 256,
     device: str = "auto",
 ) -> dict[str, Any]:
