@@ -18,7 +18,7 @@ def print_errors(console: Console, figures: dict[str, Any]) -> None:
     multiples = list(figures["error"]["shap"])
     # the smallest budget is 2 a word and 2
     headings = [f"{m:g}n" if m > min(multiples) else "2n+2" for m in multiples]
-    _rows(console, figures["error"], multiples, headings, "evaluations", ".4f")
+    _rows(console, figures["error"], multiples, headings, "evaluations", ".3f")
     console.print("Median error from the pool over the one from a method's own coalitions:")
     _rows(console, figures["pool_vs_own"], multiples, headings, "evaluations", ".3f")
     console.print("Distinct evaluations from the pool over those of its own coalitions:")
@@ -53,7 +53,11 @@ def _rows(
     corner: str,
     form: str,
 ) -> None:
-    table = Table(corner, *headings)
+    # ten budgets have to fit beside the names on a terminal of 80 columns
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(corner)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, row in rows.items():
         table.add_row(name, *[f"{row[m]:{form}}" if m in row else "–" for m in multiples])
     console.print(table)
