@@ -21,6 +21,7 @@ from actors.label_reads import (
     reduce_logits,
 )
 from actors.prefix_cache import PrefixCache
+from actors.transfer import on_device
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +106,8 @@ class LabelScorer:
             mask_BT[row, list(hidden)] = 0
         device = self._model.device
         inputs: dict[str, Any] = {
-            "input_ids": torch.from_numpy(ids_BT).to(device),
-            "attention_mask": torch.from_numpy(mask_BT).to(device),
+            "input_ids": on_device(ids_BT, device),
+            "attention_mask": on_device(mask_BT, device),
             "use_cache": past is not None,
         }
         if past is not None:

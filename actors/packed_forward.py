@@ -28,6 +28,7 @@ from actors.label_reads import (
 from actors.lean_layers import LeanLayers
 from actors.out_of_memory import free_memory, is_out_of_memory
 from actors.pruning import last_layer, pruned
+from actors.transfer import on_device
 from actors.tree_attention import NAME, Layer, PieceState, register, running
 from actors.tree_mask import MaskedPiece
 from engine.packing import Piece, Trie, block_at, build_trie, piece_at, shared_prefix
@@ -226,24 +227,21 @@ class PackedForward:
         reads: npt.NDArray[np.int64],
         plan: ReadPlan,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        import torch
 
         device = self._model.device
         nodes = slice(piece.start, piece.stop)
-        at = torch.from_numpy(reads).to(device)
+        at = on_device(reads, device)
         if self._lean is not None:
             assert isinstance(state, PieceState)
             tokens, positions = (
-                torch.from_numpy(values[nodes].astype(np.int64))
+                on_device(values[nodes].astype(np.int64), device)
                 for values in (trie.tokens, trie.positions)
             )
             states = self._lean.run(tokens, positions, state, at)
             return read_states(self._head, states, plan.tokens)
         inputs: dict[str, Any] = {
-            "input_ids": torch.from_numpy(trie.tokens[nodes].astype(np.int64))[None].to(device),
-            "position_ids": torch.from_numpy(trie.positions[nodes].astype(np.int64))[None].to(
-                device
-            ),
+            "input_ids": on_device(trie.tokens[nodes].astype(np.int64)[None], device),
+            "position_ids": on_device(trie.positions[nodes].astype(np.int64)[None], device),
             "use_cache": False,
         }
         with ExitStack() as stack:

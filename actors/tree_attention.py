@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from actors.transfer import on_device
 from engine.packing import Piece
 
 if TYPE_CHECKING:
@@ -118,10 +120,7 @@ class PieceState:
         dtype: torch.dtype,
         prefix: int = 0,
     ) -> None:
-        import torch
-
-        def on_device(array: npt.NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        on_it = partial(on_device, device=device)
 
         self._carried = carried
         self._dtype = dtype
@@ -131,34 +130,34 @@ class PieceState:
         self.capturing = False
         self.pruned = False
         self.n_blocks = len(piece.queries)
-        self._carry = on_device(piece.carry)
+        self._carry = on_it(piece.carry)
         self.deep = int(piece.depths.max()) >= DEEP
         self.parts = [
             Part(
                 number,
                 blocks,
-                on_device(piece.keys[blocks][:, seen]),
-                on_device(piece.key_nodes[blocks][:, None, seen]),
-                on_device(piece.key_ends[blocks][:, None, seen]),
-                on_device(piece.key_positions[blocks][:, None, seen]),
+                on_it(piece.keys[blocks][:, seen]),
+                on_it(piece.key_nodes[blocks][:, None, seen]),
+                on_it(piece.key_ends[blocks][:, None, seen]),
+                on_it(piece.key_positions[blocks][:, None, seen]),
             )
             for number, (blocks, seen) in enumerate(_parts(piece, prefix, self.deep))
         ]
         n_rows, n_places = piece.stop - piece.start, piece.queries.size
         places = np.minimum(np.arange(n_places), n_rows - 1)
         self._all = _Queries(
-            on_device(piece.queries)[:, :, None],
-            on_device(piece.query_positions)[:, :, None],
-            on_device(places) if n_places != n_rows else None,
+            on_it(piece.queries)[:, :, None],
+            on_it(piece.query_positions)[:, :, None],
+            on_it(places) if n_places != n_rows else None,
             None,
             {},
         )
         rows, nodes, positions, scatter = _places_of_reads(piece, reads)
         self._read = _Queries(
-            on_device(nodes)[:, :, None],
-            on_device(positions)[:, :, None],
-            on_device(rows.ravel()),
-            on_device(scatter),
+            on_it(nodes)[:, :, None],
+            on_it(positions)[:, :, None],
+            on_it(rows.ravel()),
+            on_it(scatter),
             {},
         )
 

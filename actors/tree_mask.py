@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from actors.transfer import on_device
 from engine.packing import Piece
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class MaskedPiece:
         import torch
 
         self._carried = carried
-        self._carry = torch.from_numpy(piece.carry).to(device)
+        self._carry = on_device(piece.carry, device)
         self.kept: dict[int, Layer] = {}
-        visible = torch.from_numpy(seen(piece)).to(device)
+        visible = on_device(seen(piece), device)
         self.mask = torch.zeros(visible.shape, dtype=dtype, device=device)
         self.mask = self.mask.masked_fill_(~visible, torch.finfo(dtype).min)[None, None]
 
