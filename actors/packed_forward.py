@@ -227,7 +227,6 @@ class PackedForward:
         reads: npt.NDArray[np.int64],
         plan: ReadPlan,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-
         device = self._model.device
         nodes = slice(piece.start, piece.stop)
         at = on_device(reads, device)

@@ -107,7 +107,10 @@ def test_a_run_killed_in_training_and_in_explaining(
     assert "tiny/fp32 with t-seed0: step " in said
     assert "tiny/fp32 with t-seed1: not trained yet" in said
 
-    kill_when(start(), lambda: rows_in(run) >= 4)
+    resumed = start()
+    kill_when(resumed, lambda: rows_in(run) >= 4)
+    assert resumed.stdout is not None
+    assert "goes on at step" in resumed.stdout.read().decode()
     card = read_card(first.folder)
     assert card is not None
     assert card["resumed_at"] >= 10
