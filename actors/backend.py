@@ -67,6 +67,7 @@ class HostInfo:
         threads: Threads that the scorer's thread computes with on a CPU, as measured.
         adapters_kept: Most adapters in memory at a time; 0 where none is served.
         precision: What the weights are in, `auto` decided; "" where that means nothing.
+        piece: Most nodes of a trie that go through the model as one; 0 where none do.
     """
 
     model: str
@@ -82,6 +83,7 @@ class HostInfo:
     threads: int = 1
     adapters_kept: int = 0
     precision: str = ""
+    piece: int = 0
 
 
 class HostStats(NamedTuple):

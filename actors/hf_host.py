@@ -25,10 +25,12 @@ from actors.backend import (
 from actors.batching import Ids, ScoreSequence, cut_elsewhere
 from actors.bucketed import BatchScores, score_in_buckets
 from actors.loader import load_model, model_window, resolve_model
+from actors.memory_probe import fit_piece
 from actors.out_of_memory import fitting
 from actors.precision import FLOATS, QUANTIZED, footprint, precision_of
 from actors.prompt_errors import prompt_errors
 from actors.self_check import (
+    compile_checked,
     make_scorer,
     packing_checked,
     prepack_checked,
@@ -68,6 +70,7 @@ _OPTIONS = frozenset(
         "prefix_cache",
         "prepack",
         "packing",
+        "compile",
         "adapters_kept",
         "adapter_bytes",
         "admit_tokens",
@@ -80,11 +83,11 @@ class TransformersBackend:
     """A causal language model behind the contract of a host.
 
     Args:
-        spec: Options: `batch_tokens`, `prefix_cache`, `prepack`, `packing`, `adapters_kept`,
-            `adapter_bytes`.
+        spec: Options: `batch_tokens`, `prefix_cache`, `prepack`, `packing`, `compile`,
+            `adapters_kept`, `adapter_bytes`.
 
     Raises:
-        ConfigError: An option is unknown.
+        ConfigError: An option is unknown, or doesn't go with another.
     """
 
     def __init__(self, spec: HostSpec) -> None:
@@ -93,6 +96,11 @@ class TransformersBackend:
             raise ConfigError(
                 f"the transformers backend has no option {unknown[0]!r}: use "
                 f"{', '.join(sorted(_OPTIONS))}"
+            )
+        self._compile = bool(spec.options.get("compile", False))
+        if self._compile and (spec.adapters or not spec.options.get("packing", True)):
+            raise ConfigError(
+                "options.compile is for models without adapters, and with packing: leave it out"
             )
         self._spec = spec
         self.model: PreTrainedModel | None = None
@@ -149,17 +157,27 @@ class TransformersBackend:
         # before others are put into a layout whose bytes can't be counted
         parameters, memory = model.num_parameters(), footprint(model)
         unpacked = self.adapters.unpacked if self.adapters else ()
-        wanted = self._spec.options.get("prepack", True)
+        # what torch compiles are products of its own
+        wanted = self._spec.options.get("prepack", True) and not self._compile
         if wanted and prepack_checked(model, self._scorer, unpacked):
             scorer = f"{scorer}+prepacked"
         self._takes_positions = self._scorer.takes_positions
         if self._spec.options.get("packing", True):
             packed = packing_checked(
-                model, self._scorer.reading, kept, self._spec.replicate, tolerance
+                model, self._scorer.reading, kept, self._spec.replicate, tolerance, self._compile
             )
             if packed is not None:
                 self._packed, self._packed_up_to = packed
+                fit_piece(self._packed, self._vocabulary)
+                if self._compile:
+                    scorer = f"compiled+{scorer}"
+                    compile_checked(model, self._packed, tolerance)
                 scorer = f"packed+{self._packed.route}+{scorer}"
+            elif self._compile:
+                raise ModelError(
+                    f"{type(model).__name__} isn't packed by tree attention, and nothing else is "
+                    "compiled: leave out options.compile"
+                )
         self._max_tokens = model_window(model.config)
         if self.adapters:
             self.adapters.start()
@@ -178,6 +196,7 @@ class TransformersBackend:
             threads=torch.get_num_threads(),
             adapters_kept=self._adapters_kept if self.adapters else 0,
             precision=precision_of(model),
+            piece=self._packed.piece if self._packed else 0,
         )
 
     def check(self, batch: SequenceBatch, task: ScoreTask) -> dict[int, str]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from actors.backend import BackendOutOfMemoryError, Scores, SequenceBatch
 from actors.batching import Ids
+from actors.compiled import begin_pass, padded_to
 from actors.label_reads import (
     Reading,
     ReadPlan,
@@ -27,7 +28,7 @@ from actors.label_reads import (
 )
 from actors.lean_layers import LeanLayers
 from actors.out_of_memory import free_memory, is_out_of_memory
-from actors.pruning import last_layer, pruned
+from actors.pruning import decoder_layers, pruned
 from actors.transfer import on_device
 from actors.tree_attention import NAME, Layer, PieceState, register, running
 from actors.tree_mask import MaskedPiece
@@ -35,14 +36,15 @@ from engine.packing import Piece, Trie, block_at, build_trie, piece_at, shared_p
 from engine.ragged import Ragged, concatenate
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 PIECE = 3072
 """Nodes that go through the model as one, on a CPU. docs/performance.md has the sizes that were
-tried."""
+tried. Less on either device where memory is short: `actors.memory_probe`."""
 
 GPU_PIECE = 16_384
-"""The same on a GPU; halved where memory runs out. Not measured on a GPU."""
+"""The same on a GPU. Not measured on a GPU."""
 
 BLOCK = 32
 """Queries whose attention is one product, where paths are short. docs/performance.md has the sizes
@@ -93,6 +95,8 @@ class PackedForward:
         piece: Nodes of a piece.
         block: Queries of a block, where paths are short.
         route: How pieces go through the model.
+        sizes: Numbers of nodes that pieces are padded to, ascending; none if empty. Only of the
+            routes `pruned` and `whole`.
 
     Raises:
         ValueError: The model can't be run by this route.
@@ -106,6 +110,7 @@ class PackedForward:
         piece: int = PIECE,
         block: int = BLOCK,
         route: Route = "pruned",
+        sizes: tuple[int, ...] = (),
     ) -> None:
         register()
         self._model = model
@@ -115,11 +120,20 @@ class PackedForward:
         if route == "lean" and reading != "gathered":
             raise ValueError(f"lean layers give states, so logits can't be read {reading}")
         self._lean = LeanLayers(model) if route == "lean" else None
-        self._last = last_layer(model) if route == "pruned" else None
+        self._last = decoder_layers(model)[-1] if route == "pruned" else None
         self._most_prefixes = prefixes
         self._prefixes: list[_Prefix] = []  # the last used one is the last
         self.piece = piece
         self.block = block
+        if sizes and route not in ("pruned", "whole"):
+            raise ValueError(f"pieces of the route {route} are not padded")
+        self.sizes = sizes
+        self._padding = 0  # nodes, of the batch that runs
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self._model.device
 
     def score(
         self,
@@ -147,6 +161,7 @@ class PackedForward:
             none = np.zeros(0, dtype=np.float32)
             return Scores(none.reshape(0, len(label_ids)), none, 0, 0, 0)
         plan = read_plan(label_ids)
+        self._padding = 0
         with torch.inference_mode(), self._attending():
             carried, prefix, computed = self._take_prefix(sequences, hidden, own_prefix, adapter)
             rows, row_hidden = with_continuations(sequences, hidden, plan.continuations)
@@ -161,7 +176,7 @@ class PackedForward:
         return Scores(
             label_sums(picked[place], plan),
             np.ascontiguousarray(log_z[place[:, 0]]),
-            computed + trie.n_nodes,
+            computed + trie.n_nodes + self._padding,
             prefix + trie.n_nodes,
             len(np.unique(place[:, 0])),
         )
@@ -238,11 +253,19 @@ class PackedForward:
             )
             states = self._lean.run(tokens, positions, state, at)
             return read_states(self._head, states, plan.tokens)
+        padding = padded_to(piece.stop - piece.start, self.sizes) - (piece.stop - piece.start)
+        self._padding += padding
+        tokens, positions = (
+            on_device(np.pad(values[nodes].astype(np.int64), (0, padding))[None], device)
+            for values in (trie.tokens, trie.positions)
+        )
         inputs: dict[str, Any] = {
-            "input_ids": on_device(trie.tokens[nodes].astype(np.int64)[None], device),
-            "position_ids": on_device(trie.positions[nodes].astype(np.int64)[None], device),
+            "input_ids": tokens,
+            "position_ids": positions,
             "use_cache": False,
         }
+        if self.sizes:
+            begin_pass(self._model)
         with ExitStack() as stack:
             if isinstance(state, MaskedPiece):
                 inputs |= {"attention_mask": state.mask, "past_key_values": state}

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def last_layer(model: PreTrainedModel) -> Any:
-    """Return the last decoder layer.
+def decoder_layers(model: PreTrainedModel) -> Any:
+    """Return the list of a model's layers.
 
     Raises:
         ValueError: The model has no list of as many layers as its configuration says.
@@ -24,7 +24,7 @@ def last_layer(model: PreTrainedModel) -> Any:
     wanted = int(model.config.num_hidden_layers)
     for module in model.base_model.children():
         if isinstance(module, nn.ModuleList) and len(module) == wanted:
-            return module[-1]
+            return module
     raise ValueError(f"{type(model).__name__} has no list of its {wanted} layers")
 
 

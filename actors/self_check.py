@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from actors.backend import BackendOutOfMemoryError, SequenceBatch
 from actors.batching import Ids, ScoreSequence, cut_elsewhere
+from actors.compiled import compile_layers, sizes_up_to
 from actors.label_reads import Reading, output_matrix
 from actors.label_scorer import LabelScorer
 from actors.loader import model_window
@@ -105,6 +106,7 @@ def packing_checked(
     prefixes_kept: int,
     replicate: int = 0,
     tolerance: float | None = None,
+    padded: bool = False,
 ) -> tuple[PackedForward, int | None] | None:
     """Return packed scoring if it agrees with the plain forward pass, and up to which length.
 
@@ -112,7 +114,8 @@ def packing_checked(
     aren't functions of the tokens before alone (recurrent ones that mix across a row, bidirectional
     ones), or whose attention can be given neither a function nor a mask, differ there or fail. A
     sliding window is made to bind by a probe that is longer; where that would take too long, only
-    prompts inside the window are packed. The pieces of a `replicate` are cut elsewhere.
+    prompts inside the window are packed. The pieces of a `replicate` are cut elsewhere. Where they
+    are to be `padded` to fixed sizes, only routes that allow it are tried.
 
     Returns:
         The scorer, and how many tokens of a prompt with its label may be packed (None: any number),
@@ -137,9 +140,10 @@ def packing_checked(
     piece = cut_elsewhere(PIECE if model.device.type == "cpu" else GPU_PIECE, replicate)
     tolerance = tolerance_of(model) if tolerance is None else tolerance
     routes: tuple[Route, ...] = ("lean", "pruned", "whole", "masked")
-    for route in routes:
+    for route in routes[1:3] if padded else routes:
         try:
-            packed = PackedForward(model, reading, max(prefixes_kept, 1), 24, 5, route)
+            sizes = (16, 24) if padded else ()
+            packed = PackedForward(model, reading, max(prefixes_kept, 1), 24, 5, route, sizes)
             gaps = [
                 _gap(packed.score(batch, _LABELS).log_probs, scores)
                 for batch, scores in zip(batches, expected, strict=True)
@@ -152,9 +156,43 @@ def packing_checked(
             piece = cut_elsewhere(MASKED_PIECE, replicate)
             if not _wide_gap(model, reading) <= tolerance:
                 return None
-        checked = PackedForward(model, reading, prefixes_kept, piece=piece, route=route)
+        checked = PackedForward(
+            model,
+            reading,
+            prefixes_kept,
+            piece=piece,
+            route=route,
+            sizes=sizes_up_to(piece) if padded else (),
+        )
         return checked, min((b for b in bounds if b), default=None)
     return None
+
+
+def compile_checked(model: PreTrainedModel, packed: PackedForward, tolerance: float) -> None:
+    """Compile a model's layers for the sizes that a scorer pads pieces to.
+
+    Args:
+        model: A loaded causal model.
+        packed: Its scorer.
+        tolerance: How far scores may lie apart; see `tolerance_of`.
+
+    Raises:
+        ModelError: The layers can't be compiled, or don't score as before; they are back then.
+    """
+    batch = SequenceBatch(Ragged.of([row.ids for row in _tree_probe(vocabulary_size(model))]), None)
+    before = packed.score(batch, _LABELS).log_probs.astype(np.float64)
+    undo: Callable[[], None] | None = None
+    try:
+        undo = compile_layers(model)
+        gap = _gap(packed.score(batch, _LABELS).log_probs, before)
+        if gap <= tolerance:
+            return
+        why = f"its scores lie {gap:.2g} from those before"
+    except Exception as error:  # of torch's compiler, or the compiler that it calls
+        why = str(error).strip().splitlines()[0]
+    if undo is not None:
+        undo()
+    raise ModelError(f"{type(model).__name__} can't be compiled: {why}; leave out options.compile")
 
 
 _NOT_BUILT_ALIKE = (

@@ -103,6 +103,7 @@ class PieceState:
         prefix: Length of the shared prefix.
 
     Attributes:
+        n_nodes: Of the piece. Rows of states behind them are padding, which nothing sees.
         n_blocks: B.
         deep: Whether a block's own root path is `DEEP`.
         parts: All blocks, in order.
@@ -129,6 +130,7 @@ class PieceState:
         self.kept: dict[int, Layer] = {}
         self.capturing = False
         self.pruned = False
+        self.n_nodes = piece.stop - piece.start
         self.n_blocks = len(piece.queries)
         self._carry = on_it(piece.carry)
         self.deep = int(piece.depths.max()) >= DEEP
@@ -340,8 +342,11 @@ def attend(
     state = current()
     if state is None:
         raise RuntimeError("tree attention was called outside a piece")
-    keys, values = state.keep(module.layer_idx, key[0], value[0])
     n_rows = query.shape[2]
+    padding = 0 if state.pruned else n_rows - state.n_nodes
+    if padding:
+        query, key, value = (states[:, :, : state.n_nodes] for states in (query, key, value))
+    keys, values = state.keep(module.layer_idx, key[0], value[0])
     by_block = state.blocks_of(query[0])
     n_keys, (n_heads, n_blocks, width, size) = keys.shape[0], by_block.shape
     fold = n_heads // n_keys
@@ -365,7 +370,10 @@ def attend(
     out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
     out = out.view(n_keys, n_blocks, width, fold, -1).permute(0, 3, 1, 2, 4)
     out = out.reshape(n_heads, n_blocks, width, -1)
-    return state.rows_of(out, n_rows)[None], None
+    rows = state.rows_of(out, n_rows - padding)
+    if padding:
+        rows = functional.pad(rows, (0, 0, 0, 0, 0, padding))
+    return rows[None], None
 
 
 def register() -> None:

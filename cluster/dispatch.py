@@ -24,9 +24,10 @@ from engine.errors import ModelError, RayxaiError
 
 QUEUED_TOKENS = 16384
 """Tokens kept queued at each host, and at least two requests: the next is there when one ends."""
-AHEAD = 3
+AHEAD = 2
 """Units a host that are in a step or wait for a host. More would only make all of them late: a
-crash loses what is open."""
+crash loses what is open. Each also takes a worker process, and Ray's wake up a hundred times a
+second, on cores that a host on a CPU computes with."""
 FLUSH_BYTES = 16 << 20
 FLUSH_UNITS = 1024
 """Of small units, so that they are written while others still run."""
@@ -156,7 +157,7 @@ class Dispatcher:
         before_host = self._open - sum(h.in_flight for h in hosts)
         starving = any(h.in_flight < 2 for h in hosts)
         enough = AHEAD * len(hosts)
-        return before_host < (max(enough, 2 * int(self._cpus)) if starving else enough)
+        return before_host < (max(enough, int(self._cpus)) if starving else enough)
 
     def _next(self, waiting: deque[Unit]) -> list[Unit]:
         """Take the next units of one pair, as many as make a bundle."""

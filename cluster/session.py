@@ -54,6 +54,10 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
             # Ray ends idle workers beyond one a CPU after a second, and steps come in bursts: each
             # new worker costs seconds of importing
             os.environ.setdefault("RAY_num_workers_soft_limit", str(WORKERS_KEPT))
+            # workers that Ray starts before it is asked have not the environment of this project's:
+            # they would never be used, and wake up a hundred times a second each
+            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+            os.environ.setdefault("RAY_enable_worker_prestart", "0")
             ray.init(
                 num_cpus=num_cpus,
                 include_dashboard=False,

@@ -47,9 +47,9 @@ class ModelConfig(Section):
     sweep trains; `none` is the model itself. All are served by one copy of the model."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the host: `admit_tokens`, `remember`; of transformers `batch_tokens`,
-    `prefix_cache`, `prepack`, `packing`, `adapters_kept`, `adapter_bytes`; of vllm `block_size`,
-    `gpu_memory_utilization`, `kv_cache_memory_bytes`, `max_loras`, `max_model_len`, `max_num_seqs`,
-    `tensor_parallel`; the fake models' weights, noise and others."""
+    `prefix_cache`, `prepack`, `packing`, `compile`, `adapters_kept`, `adapter_bytes`; of vllm
+    `block_size`, `gpu_memory_utilization`, `kv_cache_memory_bytes`, `max_loras`, `max_model_len`,
+    `max_num_seqs`, `tensor_parallel`; the fake models' weights, noise and others."""
 
     @model_validator(mode="after")
     def _backend_fits_path(self) -> ModelConfig:

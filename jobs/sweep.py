@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,26 @@ def _is_complete(folder: RunFolder, plan: Plan, lost: UnitResult) -> bool:
 
 
 def run_units(
-    plan: Plan, left: Sequence[Unit], folder: RunFolder, log: CommitLog, console: Console
+    plan: Plan,
+    left: Sequence[Unit],
+    folder: RunFolder,
+    log: CommitLog,
+    console: Console,
+    watch: Callable[[Fleet], AbstractContextManager[Any]] = nullcontext,
 ) -> int:
-    """Run units to their commits, model by model; return the sequences scored."""
+    """Run units to their commits, model by model; return the sequences scored.
+
+    Args:
+        plan: What they belong to.
+        left: The units.
+        folder: Of the run, opened.
+        log: Its commit log.
+        console: Where progress is shown.
+        watch: Makes of a model's loaded hosts what is entered while its units run.
+
+    Raises:
+        ModelError: No model can be loaded.
+    """
     wanted = plan.config.cluster
     store_logs: dict[str, CommitLog] = {}
     sequences = 0
@@ -184,7 +202,15 @@ def run_units(
                     try:
                         layout = layouts[model.tensor_parallel]
                         sequences += _run_model(
-                            plan, units, layout, offered.cpus, folder, log, store_logs, progress
+                            plan,
+                            units,
+                            layout,
+                            offered.cpus,
+                            folder,
+                            log,
+                            store_logs,
+                            progress,
+                            watch,
                         )
                     except ModelError as error:
                         broken[model_key(model)] = str(error)
@@ -207,6 +233,7 @@ def _run_model(
     log: CommitLog,
     store_logs: dict[str, CommitLog],
     progress: SweepProgress,
+    watch: Callable[[Fleet], AbstractContextManager[Any]],
 ) -> int:
     from jobs.stages import REMOTES, HostActor, host_arguments
 
@@ -250,7 +277,8 @@ def _run_model(
             cpus,
         )
         began = time.monotonic()
-        sequences = dispatcher.run(_with_store(pairs, units))
+        with watch(fleet):
+            sequences = dispatcher.run(_with_store(pairs, units))
         _note_rate(folder, model_key(model), fleet, time.monotonic() - began)
         return sequences
     finally:
@@ -281,6 +309,7 @@ def _note_host(
         "memory_bytes": info.memory_bytes,
         "load_seconds": round(info.load_seconds, 2),
         "scorer": info.scorer,
+        "piece": info.piece,
         "precision": info.precision,
         "numerics": info.numerics,
         "numerics_text": info.numerics_text,

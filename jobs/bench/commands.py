@@ -172,7 +172,7 @@ def bench_overhead(
         # as Ray has it for steps: linear algebra of small matrices is slower on several threads
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         from jobs.bench.overhead import run as measure
-        from jobs.bench.ray_overhead import ray_against_process
+        from jobs.bench.ray_against_process import run as compare_ray
         from jobs.bench.ray_overhead import run as measure_ray
         from jobs.bench.workload import show_figures, write_json
 
@@ -181,7 +181,7 @@ def bench_overhead(
         if units:
             figures |= measure_ray(units)
         if against:
-            figures |= ray_against_process()
+            figures |= compare_ray()
         show_figures(console, figures)
         if json_ is not None:
             write_json(figures, json_)

@@ -69,7 +69,15 @@ def run(model: str, device: str, samples: int | None, console: Console) -> dict[
     Returns:
         The figures by benchmark, and under `failed` the names of those that miss their target.
     """
-    from jobs.bench import estimators, explainers, memory, overhead, ray_overhead, scoring
+    from jobs.bench import (
+        estimators,
+        explainers,
+        memory,
+        overhead,
+        ray_against_process,
+        ray_overhead,
+        scoring,
+    )
     from jobs.stages import physical_cores
 
     parts: dict[str, Callable[[], dict[str, Any]]] = {
@@ -82,7 +90,7 @@ def run(model: str, device: str, samples: int | None, console: Console) -> dict[
         "overhead": lambda: {
             **overhead.run(samples=5000),
             **ray_overhead.run(20_000),
-            **ray_overhead.ray_against_process(model, device=device),
+            **ray_against_process.run(model, device=device),
         },
     }
     figures: dict[str, Any] = {}

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,13 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from actors.host import Host
 from engine.commits import CommitLog
 from engine.config import SweepConfig, parse_config
 from engine.seeds import generator
-from engine.step import run_in_process
-from jobs.bench.devices import check_same, on_device
-from jobs.facts import host_spec
 from jobs.folders import run_folder
 from jobs.prepared import prepare
 from jobs.runfolder import RunFolder
-from jobs.stages import physical_cores
-from jobs.sweep import run_sweep, run_units
+from jobs.sweep import run_units
 
 WORDS = (
     *("good", "bad", "not", "fun", "dull", "great", "movie", "film", "plot", "story", "actors"),
@@ -54,7 +48,7 @@ def run(units: int = 4000) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "texts.jsonl"
         data.write_text("".join(_lines(units)), encoding="utf-8")
-        config = _config(
+        config = bench_config(
             folder,
             models=["fake:linear"],
             data={"path": str(data)},
@@ -74,65 +68,8 @@ def run(units: int = 4000) -> dict[str, Any]:
         return {"units_per_second": units / host["wall_seconds"], **watch.figures()}
 
 
-def ray_against_process(
-    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
-    n_texts: int = 100,
-    samples: int = 256,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Explain the same texts through Ray and in this process, and return seconds of both.
-
-    Args:
-        model: As of `models.path`.
-        n_texts: Of the bundled reviews.
-        samples: Of `lime` and of `kernel_shap`.
-        device: Of the one host on either side.
-
-    Raises:
-        ModelError: The host in Ray was on another kind of device than the one in this process.
-
-    Returns:
-        `device`: of both; `ray_seconds` and `process_seconds`, both from the loaded model to the
-        last result;
-        `ray_vs_inprocess`: their ratio; `cold_seconds`: starting Ray and loading the model there.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        config = _config(
-            folder,
-            models=[model],
-            data={"path": "bundled:reviews", "limit": n_texts},
-            explainers=[
-                {"name": "lime", "num_samples": samples},
-                {"name": "kernel_shap", "num_samples": samples},
-            ],
-            cluster={"hosts": 1, **on_device(device)},
-        )
-        plan, _ = prepare(config).plan()
-        [pair] = plan.pairs.values()
-        host = Host(replace(host_spec(pair.model, device), threads=physical_cores()))
-        info = host.load()
-        started = time.perf_counter()
-        for unit in plan.units:
-            run_in_process(pair.context, unit, info.numerics, host.score)
-        in_process = time.perf_counter() - started
-        host.stop()
-        started = time.perf_counter()
-        outcome = run_sweep(config, Console(quiet=True))
-        whole = time.perf_counter() - started
-        record = json.loads((outcome.folder / "run.json").read_text(encoding="utf-8"))
-        [found] = record["hosts"].values()
-    check_same(ray=found["device"], process=info.device)
-    return {
-        "device": info.device,
-        "ray_seconds": found["wall_seconds"],
-        "process_seconds": in_process,
-        "ray_vs_inprocess": found["wall_seconds"] / in_process,
-        "busy_fraction": found["busy_fraction"],
-        "cold_seconds": whole - found["wall_seconds"],
-    }
-
-
-def _config(folder: str, **sections: Any) -> SweepConfig:
+def bench_config(folder: str, **sections: Any) -> SweepConfig:
+    """Return a sweep with a short prompt and its outputs in `folder`."""
     prompt = {
         "template": "Review: {text}\nSentiment:",
         "labels": {"negative": " negative", "positive": " positive"},

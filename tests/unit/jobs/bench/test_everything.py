@@ -11,6 +11,7 @@ from jobs.bench import (
     explainers,
     memory,
     overhead,
+    ray_against_process,
     ray_overhead,
     scoring,
 )
@@ -54,7 +55,7 @@ def test_every_part_is_told_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         (memory, "run"),
         (overhead, "run"),
         (ray_overhead, "run"),
-        (ray_overhead, "ray_against_process"),
+        (ray_against_process, "run"),
     ):
         monkeypatch.setattr(module, name, stand_in(f"{module.__name__}.{name}"))
     console = Console(record=True)
