@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from actors.waiting import wait_briefly
 from jobs.codes import guarded
 
 bench_app = typer.Typer(
@@ -171,6 +172,8 @@ def bench_overhead(
     def action() -> int:
         # as Ray has it for steps: linear algebra of small matrices is slower on several threads
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # before torch is imported, so that a host in this process waits as one in Ray does
+        wait_briefly()
         from jobs.bench.overhead import run as measure
         from jobs.bench.ray_against_process import run as compare_ray
         from jobs.bench.ray_overhead import run as measure_ray
