@@ -38,6 +38,7 @@ from jobs.codes import ABORTED, DONE, SOME_FAILED
 from jobs.facts import host_spec
 from jobs.finetune import train_all
 from jobs.folders import run_folder
+from jobs.host_record import note_host, note_rate
 from jobs.prepared import Prepared, prepare
 from jobs.progress import SweepProgress
 from jobs.runfolder import RunFolder, now
@@ -259,7 +260,7 @@ def _run_model(
             )
         if f"model:{model_key(model)}" in folder.commits():  # it could not be loaded last time
             _commit_directly(folder, log, _failures_result(f"model:{model_key(model)}", []))
-        _note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
+        note_host(folder, model_key(model), info, layout, fleet.ask("gpu_ids"))
         shared = {
             key: PairRef(ray.put(pair.context), pair.context.store, pair.context.adapter)
             for key, pair in pairs.items()
@@ -279,7 +280,7 @@ def _run_model(
         began = time.monotonic()
         with watch(fleet):
             sequences = dispatcher.run(_with_store(pairs, units))
-        _note_rate(folder, model_key(model), fleet, time.monotonic() - began)
+        note_rate(folder, model_key(model), fleet, time.monotonic() - began)
         return sequences
     finally:
         fleet.stop()
@@ -293,47 +294,6 @@ def _with_store(pairs: Mapping[str, Pair], units: Sequence[Unit]) -> list[Unit]:
         blanks = [example_key(e.fields) for e in content_free_examples(pair.context)]
         result += [with_stored(u, index, blanks) for u in units if u.pair == key]
     return result
-
-
-def _note_host(
-    folder: RunFolder, key: str, info: Any, layout: Layout, gpu_ids: Sequence[Any]
-) -> None:
-    hosts = dict(folder.record.get("hosts", {}))
-    hosts[key] = {
-        "hosts": layout.hosts,
-        "gpus_per_host": layout.gpus,
-        "gpu_ids": list(gpu_ids),
-        "threads": info.threads,
-        "device": info.device,
-        "parameters": info.parameters,
-        "memory_bytes": info.memory_bytes,
-        "load_seconds": round(info.load_seconds, 2),
-        "scorer": info.scorer,
-        "piece": info.piece,
-        "precision": info.precision,
-        "numerics": info.numerics,
-        "numerics_text": info.numerics_text,
-    }
-    folder.update(hosts=hosts)
-
-
-def _note_rate(folder: RunFolder, key: str, fleet: Fleet, seconds: float) -> None:
-    """Record what the hosts computed and how busy they were."""
-    stats = fleet.ask("stats")
-    hosts = dict(folder.record["hosts"])
-    hosts[key] |= {
-        "sequences_computed": sum(s.sequences_computed for s in stats),
-        "tokens_asked": sum(s.tokens_asked for s in stats),
-        "tokens_computed": sum(s.tokens_computed for s in stats),
-        "busy_fraction": round(sum(s.busy_seconds for s in stats) / (seconds * len(stats)), 3)
-        if stats and seconds
-        else None,
-        "wall_seconds": round(seconds, 2),
-        "swaps": sum(s.swaps for s in stats),
-        "swap_seconds": round(sum(s.swap_seconds for s in stats), 3),
-        "adapter_loads": sum(s.adapter_loads for s in stats),
-    }
-    folder.update(hosts=hosts)
 
 
 def _early_failures(plan: Plan, data: LoadedData, missing: Sequence[Lost]) -> UnitResult:
